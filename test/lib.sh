@@ -53,6 +53,19 @@ as_user()
 	fi
 }
 
+# Forgets what the caller's shell says about other servers, and speaks one
+# language, so that what we start and read is the same everywhere.
+clean_environment()
+{
+	local name
+
+	for name in "${!PG@}"; do
+		[ "$name" = PG_CONFIG ] || unset "$name"
+	done
+	unset LANGUAGE "${!LC_@}"
+	export LANG=C.UTF-8
+}
+
 # ----- packages
 
 package_installed()
@@ -103,7 +116,7 @@ install_packages()
 	(
 		trap unguard_clusters EXIT
 		trap 'exit 130' INT TERM
-		guard_clusters
+		guard_clusters || exit
 		# Package lists may be absent or older than the mirror: once more after
 		# an update.
 		apt_get install -y --no-install-recommends "${missing[@]}" ||
@@ -146,6 +159,10 @@ find_postgres()
 {
 	local major packages=(gcc make)
 
+	# What a Makefile passes on by default need not be there.
+	if [ "${PG_CONFIG:-}" = pg_config ] && ! command -v pg_config >/dev/null; then
+		PG_CONFIG=
+	fi
 	if [ -z "${PG_CONFIG:-}" ]; then
 		major=$(newest_server)
 		if [ -z "$major" ]; then
