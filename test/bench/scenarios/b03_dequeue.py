@@ -1,0 +1,33 @@
+"""8 clients; each leases one message and acks it in a second statement, two
+transactions. The queue is filled before, so that nobody waits; the tables are
+vacuumed and analyzed before each measurement. The SKIP LOCKED table leases by
+UPDATE ... RETURNING and acks by DELETE, which is the same promise. Shown
+besides: both in one statement, where the message is gone when the statement
+ends (queue.pop beside DELETE ... RETURNING)."""
+
+from results import Goal
+
+ID = "B3"
+TITLE = "dequeue 1, then ack 1"
+CONTENDERS = ["queue", "skiplocked", "pgmq", "queue.pop", "skiplocked.delete"]
+METRICS = {"rate": "messages/s"}
+GOALS = [
+    Goal("pgmq", ("queue", "rate"), ">=", 4, ("pgmq", "rate")),
+    Goal("SKIP LOCKED", ("queue", "rate"), ">=", 3, ("skiplocked", "rate")),
+    Goal("pop beside DELETE RETURNING", ("queue.pop", "rate"), ">=", 3,
+         ("skiplocked.delete", "rate"), shown=True),
+    Goal("dequeue + ack beside DELETE RETURNING", ("queue", "rate"), ">=", 1,
+         ("skiplocked.delete", "rate"), shown=True),
+]
+CLIENTS = 8
+
+
+def run(turn):
+    for contender in turn.contenders.values():
+        turn.attempt(contender, lambda c: c.reset())
+    for repetition, contender in turn.each():
+        rate = turn.attempt(contender, lambda c: turn.consume(c, 1, CLIENTS))
+        if rate:
+            turn.add(repetition, contender, "rate", rate, "messages/s", CLIENTS)
+    for contender in turn.contenders.values():
+        contender.drop()

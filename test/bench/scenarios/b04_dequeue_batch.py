@@ -1,0 +1,37 @@
+"""4 clients; each leases 100 messages, receives their payloads, and acks them
+in a second statement. A PgQ consumer works alone on its queue, so PgQ has 4
+queues, a consumer each; its next_batch + get_batch_events + finish_batch run
+in one transaction, which is its best. The bench calls the ticker after every
+100 events (and after every 1000 for the line that says so). All send the
+payloads as one string, since pgbench keeps one row."""
+
+from results import Goal
+
+ID = "B4"
+TITLE = "dequeue 100, then ack_batch 100"
+CONTENDERS = ["queue", "skiplocked", "pgq", "pgq.1000", "pgmq"]
+METRICS = {"rate": "messages/s"}
+GOALS = [
+    Goal("pgmq", ("queue", "rate"), ">=", 10, ("pgmq", "rate")),
+    Goal("PgQ", ("queue", "rate"), ">=", 1, ("pgq", "rate")),
+    Goal("PgQ, ticks of 1000", ("queue", "rate"), ">=", 1, ("pgq.1000", "rate"), shown=True),
+    Goal("SKIP LOCKED", ("queue", "rate"), ">=", 1, ("skiplocked", "rate"), shown=True),
+]
+CLIENTS = 4
+BATCH = 100
+
+
+def run(turn):
+    # The contenders that share a queue's name clean up behind each other.
+    for repetition, contender in turn.each():
+        rate = turn.attempt(contender, measure, turn)
+        if rate:
+            turn.add(repetition, contender, "rate", rate, "messages/s", CLIENTS, BATCH)
+
+
+def measure(contender, turn):
+    contender.reset()
+    try:
+        return turn.consume(contender, BATCH, CLIENTS)
+    finally:
+        contender.drop()

@@ -1,0 +1,134 @@
+"""The server under test, as the scenarios see it: SQL, pgbench, pingpong, WAL."""
+
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections import namedtuple
+
+import psycopg2
+
+Load = namedtuple("Load", "transactions seconds")
+
+# As many threads for pgbench: more would only take turns.
+CORES = os.cpu_count() or 1
+
+
+class Server:
+    """One running server. The environment (PGHOST, PGPORT, ...) names it."""
+
+    def __init__(self, environment=None):
+        self.environment = dict(os.environ, **(environment or {}))
+        self.bin = self.environment["PGBIN"]
+        self.work = self.environment["BENCH_WORK"]
+        self.connection = psycopg2.connect(
+            host=self.environment["PGHOST"],
+            port=self.environment["PGPORT"],
+            user=self.environment["PGUSER"],
+            dbname=self.environment["PGDATABASE"],
+            application_name="bench",
+        )
+        self.connection.autocommit = True
+
+    def close(self):
+        self.connection.close()
+
+    def rows(self, query, *arguments):
+        with self.connection.cursor() as cursor:
+            cursor.execute(query, arguments or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def value(self, query, *arguments):
+        return self.rows(query, *arguments)[0][0]
+
+    def execute(self, *statements):
+        for statement in statements:
+            self.rows(statement)
+
+    def setting(self, name):
+        return self.value("SELECT current_setting(%s)", name)
+
+    def configure(self, name, value=None):
+        """Sets a setting for the whole server, or resets it."""
+        if value is None:
+            self.execute(f"ALTER SYSTEM RESET {name}")
+        else:
+            self.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+        self.execute("SELECT pg_reload_conf()")
+        for _ in range(100):
+            if value is None or self.setting(name) == value:
+                return
+            time.sleep(0.02)
+        raise RuntimeError(f"{name} did not become {value}")
+
+    def wal(self):
+        """WAL bytes written so far."""
+        return int(self.value("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
+
+    def pgbench(self, script, clients=1, seconds=None, transactions=None, **variables):
+        """Runs a script for a time, or a number of times a client."""
+        with tempfile.NamedTemporaryFile("w", suffix=".sql", dir=self.work) as file:
+            file.write(script)
+            file.flush()
+            command = [f"{self.bin}/pgbench", "-n", "-M", "prepared", "-f", file.name]
+            command += ["-c", str(clients), "-j", str(min(clients, CORES))]
+            command += ["-T", str(seconds)] if seconds else ["-t", str(transactions)]
+            for name, value in variables.items():
+                command += ["-D", f"{name}={value}"]
+            done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"pgbench failed:\n{done.stderr.strip()[:1500]}\n{script}")
+        count = int(re.search(r"actually processed: (\d+)", done.stdout).group(1))
+        rate = float(re.search(r"tps = ([\d.]+)", done.stdout).group(1))
+        return Load(count, count / rate)
+
+    def pingpong(self, count, pause_ms, **steps):
+        """Latencies of a hand-over in microseconds, and how many were missed."""
+        command = [f"{self.work}/pingpong", str(count), *map(str, pause_ms)]
+        command += [f"{name}={sql}" for name, sql in steps.items()]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr.strip()[:1500])
+        lines = done.stdout.split()
+        return [float(line) for line in lines if line != "miss"], lines.count("miss")
+
+
+def private_server(name, checksums=False):
+    """Starts a further server beside the main one; stop_server ends it."""
+    work = os.environ["BENCH_WORK"]
+    control = os.path.join(os.environ["BENCH_TREE"], "test", "server")
+    folder = os.path.join(work, name)
+    start = [control, "start", folder, "-c", "shared_buffers=512MB", "-c", "max_wal_size=8GB"]
+    start += ["-c", "checkpoint_timeout=1h"]
+    if os.path.isdir(os.path.join(work, "install")):
+        start += ["--destdir", os.path.join(work, "install")]
+    else:
+        start += ["-c", "shared_preload_libraries="]
+    lines = subprocess.run(start, check=True, capture_output=True, text=True).stdout
+    server = Server(exports(lines))
+    if checksums and server.setting("data_checksums") != "on":
+        server.close()
+        subprocess.run([control, "stop", folder], check=True)
+        enable = [os.path.join(os.environ["PGBIN"], "pg_checksums"), "-e", "-D", f"{folder}/data"]
+        user = os.environ.get("QUEUE_USER", "postgres")
+        if os.geteuid() == 0:
+            enable = ["setpriv", "--reuid", user, "--regid", user, "--init-groups", *enable]
+        subprocess.run(enable, check=True, capture_output=True, cwd="/")
+        lines = subprocess.run(
+            [control, "start", folder], check=True, capture_output=True, text=True
+        ).stdout
+        server = Server(exports(lines))
+    return server
+
+
+def stop_server(server, name):
+    server.close()
+    control = os.path.join(os.environ["BENCH_TREE"], "test", "server")
+    folder = os.path.join(os.environ["BENCH_WORK"], name)
+    subprocess.run([control, "stop", folder, "immediate"], check=True)
+
+
+def exports(lines):
+    """The variables of test/server's "export A=b C=d"."""
+    return dict(word.split("=", 1) for word in lines.split() if "=" in word)
