@@ -254,3 +254,54 @@ destdir_settings()
 	fi
 	echo "dynamic_library_path = '$destdir$("$PG_CONFIG" --pkglibdir):\$libdir'"
 }
+
+# ----- chroots, for root only
+
+# Makes a minimal Debian at $1 of suite $2 unless there is one. debootstrap may be
+# older than the suite: sid's script serves every newer one.
+make_chroot()
+{
+	local root=$1 suite=$2 script=/usr/share/debootstrap/scripts/$2
+	local mirror=${QUEUE_MIRROR:-http://deb.debian.org/debian}
+
+	[ ! -e "$root/.complete" ] || return 0
+	install_packages debootstrap debian-archive-keyring util-linux
+	[ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid
+	rm -rf "$root"
+	mkdir -p "$root"
+	if ! debootstrap --variant=minbase "$suite" "$root" "$mirror" "$script" >"$root.log" 2>&1 </dev/null; then
+		tail -n 15 "$root.log" >&2
+		return 1
+	fi
+	case $suite in
+		sid | experimental) ;;
+		*)
+			{
+				echo "deb $mirror $suite-updates main"
+				echo "deb ${QUEUE_SECURITY_MIRROR:-${mirror%/debian}/debian-security} $suite-security main"
+			} >>"$root/etc/apt/sources.list"
+			;;
+	esac
+	touch "$root/.complete"
+}
+
+# Runs a command in the chroot $1, in namespaces of its own: when it ends, so do
+# all processes it left and all mounts. The environment is a fresh login's.
+in_chroot()
+{
+	local root=$1
+	shift
+
+	cp /etc/resolv.conf /etc/hosts "$root/etc/"
+	# shellcheck disable=SC2016
+	unshare --mount --pid --fork --kill-child -- sh -euc '
+		root=$1
+		shift
+		mount -t proc proc "$root/proc"
+		mount --rbind /sys "$root/sys"
+		mount --rbind /dev "$root/dev"
+		mount -t tmpfs -o mode=1777 shm "$root/dev/shm"
+		exec chroot "$root" /usr/bin/env -i HOME=/root USER=root LOGNAME=root TERM=dumb \
+			${http_proxy:+http_proxy="$http_proxy"} \
+			PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"' sh "$root" "$@" </dev/null
+}
