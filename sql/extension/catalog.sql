@@ -1,0 +1,33 @@
+/*
+ * The catalog. Its rows change when a queue is created, altered, paused or
+ * dropped, and when a segment is made: never per message.
+ */
+
+-- One sequence for the database: an id is kept through retries, dead letters
+-- and moves, and is not given twice, after a failover neither.
+CREATE SEQUENCE queue.message_id AS bigint;
+CREATE SEQUENCE queue.queue_id AS int;
+
+CREATE TABLE queue._queue (
+    id             int CONSTRAINT _queue_pkey PRIMARY KEY,
+    view           regclass NOT NULL CONSTRAINT _queue_view_key UNIQUE,
+    options        jsonb NOT NULL,
+    dead_letter    regclass,
+    dead_letter_of int,
+    paused_dequeue boolean NOT NULL DEFAULT false,
+    paused_enqueue boolean NOT NULL DEFAULT false,
+    pause_reason   text,
+    created_at     timestamptz NOT NULL
+);
+
+CREATE TABLE queue._segment (
+    relation regclass CONSTRAINT _segment_pkey PRIMARY KEY,
+    queue    int NOT NULL,
+    number   int NOT NULL,
+    CONSTRAINT _segment_queue_key UNIQUE (queue, number)
+);
+
+SELECT pg_catalog.pg_extension_config_dump('queue.message_id', '');
+SELECT pg_catalog.pg_extension_config_dump('queue.queue_id', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._queue', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._segment', '');

@@ -1,0 +1,13 @@
+/*
+ * The queue's ACL is the guard, checked in C; functions and schemas are open.
+ * Making a queue needs CREATE on schema queues, which the owner of the
+ * database gets here: a trusted install leaves all objects with the bootstrap
+ * superuser.
+ */
+
+GRANT USAGE ON SCHEMA queue, queues TO PUBLIC;
+GRANT SELECT ON queue.options, queue.queues, queue.stats, queue.leases, queue.segments TO PUBLIC;
+
+GRANT CREATE ON SCHEMA queues TO @extowner@;
+GRANT SELECT, INSERT, UPDATE, DELETE ON queue._queue, queue._segment TO @extowner@;
+GRANT USAGE, SELECT, UPDATE ON SEQUENCE queue.message_id, queue.queue_id TO @extowner@;

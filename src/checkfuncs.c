@@ -1,0 +1,263 @@
+/*
+ * checkfuncs.c
+ *	  queue.check(): slots, pages, rows and counters against each other.
+ *
+ * Returns a row for each rule that is broken; none when all is well. It looks
+ * at things one after the other while others work: what it finds on a busy
+ * server it looks at twice before it says so.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "catalog/pg_authid.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/tuplestore.h"
+
+#include "acl.h"
+#include "catalog.h"
+#include "error.h"
+#include "message.h"
+#include "segment.h"
+#include "slot.h"
+
+static void
+put_broken(ReturnSetInfo *result, const char *queue, const char *rule, const char *detail)
+{
+	Datum		values[3];
+	bool		nulls[3] = {false};
+
+	nulls[0] = queue == NULL;
+	values[0] = queue ? CStringGetTextDatum(queue) : (Datum) 0;
+	values[1] = CStringGetTextDatum(rule);
+	values[2] = CStringGetTextDatum(detail);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+/* A consistent copy of a slot. */
+static uint64
+copy_slot(uint32 number, QueueSlot *copy)
+{
+	QueueSlot  *slot = queue_slot(number);
+	uint64		word = queue_slot_lock(slot);
+
+	memcpy(copy, slot, sizeof(QueueSlot));
+	queue_slot_unlock(slot, word);
+	return word;
+}
+
+static bool
+hangs_on_page(uint32 number, const QueueSlot *slot)
+{
+	uint32		numbers[512];
+	uint32		n = queue_slot_on_page(queue_segment_at(slot->segment),
+									   ItemPointerGetBlockNumber(&slot->tid), numbers, lengthof(numbers));
+
+	for (uint32 i = 0; i < n; i++)
+		if (numbers[i] == number)
+			return true;
+	return false;
+}
+
+/* What is wrong with a slot in use; NULL if nothing. */
+static const char *
+slot_fault(uint32 number, QueueSlot *slot)
+{
+	QueueSegment *segment = queue_segment_at(slot->segment);
+	Relation	rel;
+	HeapTuple	row;
+
+	rel = queue_segment_open(segment, slot->generation, AccessShareLock);
+	if (rel == NULL)
+		return "its segment was emptied or dropped";
+	row = queue_segment_fetch(rel, &slot->tid, slot->message_id);
+	relation_close(rel, AccessShareLock);
+	if (row == NULL)
+		return "its message is not where the slot says";
+	if (!hangs_on_page(number, slot))
+		return "it does not hang on its page";
+	return NULL;
+}
+
+static void
+check_slots(ReturnSetInfo *result)
+{
+	for (uint32 i = 0; i < queue_slot_count(); i++)
+	{
+		QueueSlot	slot;
+		uint64		word;
+		const char *fault = NULL;
+
+		if (QUEUE_SLOT_STATE(pg_atomic_read_u64(&queue_slot(i)->word)) == QUEUE_SLOT_FREE)
+			continue;
+		/* It may be in motion: only what stays wrong is wrong. */
+		for (int tries = 0; tries < 3; tries++)
+		{
+			word = copy_slot(i, &slot);
+			fault = NULL;
+			if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_FREE || slot.database != MyDatabaseId)
+				break;
+			fault = slot_fault(i, &slot);
+			if (fault == NULL)
+				break;
+			pg_usleep(1000);
+		}
+		if (fault)
+			put_broken(result, get_rel_name(slot.view), "slot",
+					   psprintf("slot %u of message " INT64_FORMAT ": %s", i, slot.message_id, fault));
+	}
+}
+
+/* Free slots plus used ones are all slots. */
+static void
+check_slot_count(ReturnSetInfo *result)
+{
+	uint32		used;
+	uint32		free;
+
+	for (int tries = 0; tries < 10; tries++)
+	{
+		used = 0;
+		free = queue_slot_free_count();
+		for (uint32 i = 0; i < queue_slot_count(); i++)
+			used += QUEUE_SLOT_STATE(pg_atomic_read_u64(&queue_slot(i)->word)) != QUEUE_SLOT_FREE;
+		if (used + free == queue_slot_count() && free == queue_slot_free_count())
+			return;
+		pg_usleep(1000);
+	}
+	put_broken(result, NULL, "slot_count",
+			   psprintf("%u slots are used and %u free, of %u", used, free, queue_slot_count()));
+}
+
+typedef struct Rows
+{
+	int64		count;
+} Rows;
+
+static bool
+count_row(HeapTuple tuple, QueueTupleFate fate, void *arg)
+{
+	((Rows *) arg)->count++;
+	return true;
+}
+
+static int64
+count_rows(QueueState *state)
+{
+	Rows		rows = {0};
+	uint32		position = 0;
+	QueueSegment *segment;
+	uint32		generation;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+	while (queue_ring_next(state, &position, QUEUE_TIME_NEVER, &segment, &generation))
+	{
+		Relation	rel = queue_segment_open(segment, generation, AccessShareLock);
+		BlockNumber pages;
+
+		if (rel == NULL)
+			continue;
+		pages = RelationGetNumberOfBlocks(rel);
+		for (BlockNumber page = 0; page < pages; page++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			queue_segment_visit_seen(rel, page, snapshot, count_row, &rows);
+		}
+		relation_close(rel, AccessShareLock);
+	}
+	UnregisterSnapshot(snapshot);
+	return rows.count;
+}
+
+/* The counter against a recount, if the queue stands still meanwhile. */
+static void
+check_counter(ReturnSetInfo *result, QueueDef *def)
+{
+	QueueState *state = def->state;
+
+	for (int tries = 0; tries < 3; tries++)
+	{
+		int64		before = queue_counted(state, QUEUE_COUNT_STORED);
+		int64		rows;
+
+		if (pg_atomic_read_u32(&state->inexact) ||
+			(pg_atomic_read_u32(&state->asks) & QUEUE_ASK_RECOUNT))
+			return;
+		rows = count_rows(state);
+		if (rows == before)
+			return;
+		if (queue_counted(state, QUEUE_COUNT_STORED) == before && tries == 2 &&
+			queue_state_committing() == 0)
+			put_broken(result, def->name, "counter",
+					   psprintf("the counter says " INT64_FORMAT ", there are " INT64_FORMAT,
+								before, rows));
+		pg_usleep(10000);
+	}
+}
+
+/* Each segment in the catalog is in the ring, plain, and the other way round. */
+static void
+check_ring(ReturnSetInfo *result, QueueDef *def)
+{
+	List	   *known = queue_catalog_segments(def->id);
+	ListCell   *cell;
+	int			in_ring = 0;
+	uint32		position = 0;
+	QueueSegment *segment;
+	uint32		generation;
+
+	if (known == NIL)
+		put_broken(result, def->name, "segments", "it has no segment");
+	foreach(cell, known)
+	{
+		Oid			relid = ((QueueCatalogSegment *) lfirst(cell))->relid;
+
+		if (get_rel_name(relid) == NULL)
+			put_broken(result, def->name, "segments", "the table of a segment is gone");
+		else if (queue_ring_has(def->state, relid))
+			in_ring++;
+	}
+	while (queue_ring_next(def->state, &position, QUEUE_TIME_NEVER, &segment, &generation))
+		in_ring--;
+	if (in_ring != 0)
+		put_broken(result, def->name, "ring", "catalog and ring of segments differ");
+}
+
+PG_FUNCTION_INFO_V1(queue_check);
+Datum
+queue_check(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	ListCell   *cell;
+
+	queue_error_need_write("queue.check()");
+	if (!superuser() && !has_privs_of_role(GetUserId(), ROLE_PG_MONITOR))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for queue.check()"),
+				 errdetail("It needs to be a superuser or a member of pg_monitor.")));
+	InitMaterializedSRF(fcinfo, 0);
+	check_slots(result);
+	check_slot_count(result);
+	foreach(cell, queue_catalog_views())
+	{
+		QueueDef   *def;
+
+		LockRelationOid(lfirst_oid(cell), AccessShareLock);
+		def = queue_catalog_get(lfirst_oid(cell));
+		if (def)
+		{
+			queue_ring_load(def->state);
+			check_ring(result, def);
+			check_counter(result, def);
+		}
+		UnlockRelationOid(lfirst_oid(cell), AccessShareLock);
+	}
+	return (Datum) 0;
+}

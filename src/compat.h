@@ -1,0 +1,86 @@
+/*
+ * compat.h
+ *	  Differences between PostgreSQL 15 and 19.
+ *
+ * The only file that tests PG_VERSION_NUM. Each entry says what changed and
+ * when; it goes when the older version goes. Wrappers have the newest form.
+ */
+#ifndef QUEUE_COMPAT_H
+#define QUEUE_COMPAT_H
+
+#include "access/heapam.h"
+#include "storage/condition_variable.h"
+#include "utils/rel.h"
+#if PG_VERSION_NUM >= 170000
+#include "storage/procnumber.h"
+#endif
+
+/* 16: RelFileNode became RelFileLocator. */
+#if PG_VERSION_NUM >= 160000
+#define queue_relfilenumber(rel) ((rel)->rd_locator.relNumber)
+#else
+#define queue_relfilenumber(rel) ((rel)->rd_node.relNode)
+#endif
+
+/* 19: heap_delete() takes options instead of changingPart, in another place. */
+static inline TM_Result
+queue_compat_heap_delete(Relation rel, ItemPointer tid, CommandId cid,
+						 TM_FailureData *tmfd)
+{
+#if PG_VERSION_NUM >= 190000
+	return heap_delete(rel, tid, cid, 0, InvalidSnapshot, false, tmfd);
+#else
+	return heap_delete(rel, tid, cid, InvalidSnapshot, false, tmfd, false);
+#endif
+}
+
+/* 16: one object_ownercheck() replaced the many. */
+#include "catalog/pg_class.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+static inline bool
+queue_compat_owns_relation(Oid relid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(RelationRelationId, relid, GetUserId());
+#else
+	return pg_class_ownercheck(relid, GetUserId());
+#endif
+}
+
+/* 18: ExecutorRun() lost execute_once. */
+#if PG_VERSION_NUM >= 180000
+#define QUEUE_EXECUTOR_RUN_ARGS QueryDesc *queryDesc, ScanDirection direction, uint64 count
+#define QUEUE_EXECUTOR_RUN_PASS queryDesc, direction, count
+#else
+#define QUEUE_EXECUTOR_RUN_ARGS QueryDesc *queryDesc, ScanDirection direction, uint64 count, bool execute_once
+#define QUEUE_EXECUTOR_RUN_PASS queryDesc, direction, count, execute_once
+#endif
+
+/*
+ * 17: a process number became its own type, and ConditionVariableCancelSleep()
+ * tells of a signal instead of passing it on. We pass on by ourselves, always.
+ */
+#if PG_VERSION_NUM >= 170000
+#define queue_my_proc_number() (MyProcNumber)
+#else
+#define queue_my_proc_number() (MyProc->pgprocno)
+#endif
+
+/* 17: wait events of extensions have names. */
+#if PG_VERSION_NUM >= 170000
+#include "utils/wait_event.h"
+#define queue_wait_event_new(name) WaitEventExtensionNew(name)
+#else
+#include "utils/wait_event.h"
+#define queue_wait_event_new(name) PG_WAIT_EXTENSION
+#endif
+
+/* 19: custom hash tables in shared memory lost the initial size. */
+#if PG_VERSION_NUM >= 190000
+#define queue_shmem_hash(name, size, info, flags) ShmemInitHash(name, size, info, flags)
+#else
+#define queue_shmem_hash(name, size, info, flags) ShmemInitHash(name, size, size, info, flags)
+#endif
+
+#endif							/* QUEUE_COMPAT_H */

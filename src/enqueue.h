@@ -1,0 +1,15 @@
+/*
+ * enqueue.h
+ *	  The one way into a queue.
+ */
+#ifndef QUEUE_ENQUEUE_H
+#define QUEUE_ENQUEUE_H
+
+#include "catalog.h"
+#include "message.h"
+
+extern void queue_enqueue(QueueDef *def, QueueMessage *messages, int n);
+extern void queue_enqueue_store(QueueDef *def, const QueueMessage *messages, int n);
+extern int64 queue_enqueue_next_id(void);
+
+#endif							/* QUEUE_ENQUEUE_H */

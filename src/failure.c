@@ -1,0 +1,359 @@
+/*
+ * failure.c
+ *	  The one code path that writes what became of a delivery.
+ *
+ * The row is deleted and a copy stored in the same transaction: with one more
+ * failure and a later visible_at, or in the dead-letter queue with the header
+ * queue.death. nack and reject do it in their caller's transaction, the worker
+ * does it for cooling slots in short ones of its own. If the transaction
+ * aborts, the slot is what it was and nothing was written. A crash between
+ * any two steps is a crash of that transaction.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/json.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+
+#include "enqueue.h"
+#include "failure.h"
+#include "lease.h"
+#include "message.h"
+
+/* Errors longer than this are cut, at a character's boundary. */
+#define MAX_ERROR_BYTES 8192
+
+static Datum
+error_text(const char *error)
+{
+	int			length = strlen(error);
+
+	if (length > MAX_ERROR_BYTES)
+		length = pg_mbcliplen(error, length, MAX_ERROR_BYTES);
+	return PointerGetDatum(cstring_to_text_with_len(error, length));
+}
+
+static void
+push_pair(JsonbParseState **state, const char *name, JsonbValue *value)
+{
+	JsonbValue	key;
+
+	key.type = jbvString;
+	key.val.string.val = unconstify(char *, name);
+	key.val.string.len = strlen(name);
+	pushJsonbValue(state, WJB_KEY, &key);
+	pushJsonbValue(state, WJB_VALUE, value);
+}
+
+static void
+push_text(JsonbParseState **state, const char *name, const char *text)
+{
+	JsonbValue	value;
+
+	value.type = text ? jbvString : jbvNull;
+	if (text)
+	{
+		value.val.string.val = unconstify(char *, text);
+		value.val.string.len = strlen(text);
+	}
+	push_pair(state, name, &value);
+}
+
+static void
+push_int(JsonbParseState **state, const char *name, int64 number)
+{
+	JsonbValue	value;
+
+	value.type = jbvNumeric;
+	value.val.numeric = int64_to_numeric(number);
+	push_pair(state, name, &value);
+}
+
+static void
+push_time(JsonbParseState **state, const char *name, const QueueMessage *message,
+		  QueueColumn column)
+{
+	bool		isnull;
+	Datum		time = queue_message_get(message, column, &isnull);
+	char		text[MAXDATELEN + 1];
+
+	if (!isnull)
+		JsonEncodeDateTime(text, time, TIMESTAMPTZOID, NULL);
+	push_text(state, name, isnull ? NULL : text);
+}
+
+/* The header queue.death of a message that goes to the dead-letter queue. */
+static Jsonb *
+describe_death(const QueueMessage *message, QueueDef *def, QueueSlot *slot,
+			   const char *reason, int attempts)
+{
+	JsonbParseState *state = NULL;
+	bool		isnull;
+	Datum		error = queue_message_get(message, QUEUE_COLUMN_ERROR, &isnull);
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_text(&state, "queue", def->name);
+	push_int(&state, "id", slot->message_id);
+	push_text(&state, "reason", reason);
+	push_text(&state, "error", isnull ? NULL : TextDatumGetCString(error));
+	push_int(&state, "attempts", attempts);
+	push_time(&state, "first_failure", message, QUEUE_COLUMN_FIRST_FAILED_AT);
+	push_time(&state, "last_failure", message, QUEUE_COLUMN_LAST_FAILED_AT);
+	push_text(&state, "consumer", slot->consumer[0] ? slot->consumer : NULL);
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+static int
+count_failures(QueueMessage *message, QueueSlot *slot, const QueueFailure *failure)
+{
+	int			failures = slot->failures + (failure->counts ? 1 : 0);
+	TimestampTz now = queue_clock_wall();
+	bool		isnull;
+
+	if (failures > 0)
+		queue_message_set(message, QUEUE_COLUMN_FAILURES, Int32GetDatum(failures));
+	if (failure->error)
+		queue_message_set(message, QUEUE_COLUMN_ERROR, error_text(failure->error));
+	if (failure->counts || slot->unwritten)
+	{
+		queue_message_get(message, QUEUE_COLUMN_FIRST_FAILED_AT, &isnull);
+		if (isnull)
+			queue_message_set(message, QUEUE_COLUMN_FIRST_FAILED_AT, TimestampTzGetDatum(now));
+		queue_message_set(message, QUEUE_COLUMN_LAST_FAILED_AT, TimestampTzGetDatum(now));
+	}
+	return failures;
+}
+
+static void
+store_retry(QueueMessage *message, QueueDef *def, TimestampTz next)
+{
+	if (TIMESTAMP_IS_NOBEGIN(next) || next <= queue_clock_wall())
+		queue_message_clear(message, QUEUE_COLUMN_VISIBLE_AT);
+	else
+		queue_message_set(message, QUEUE_COLUMN_VISIBLE_AT, TimestampTzGetDatum(next));
+	queue_enqueue_store(def, message, 1);
+}
+
+/*
+ * To the dead-letter queue, past its pause and limits. What the message had of
+ * its own life there begins anew: failures, time to live, attempts. Without a
+ * dead-letter queue it is dropped.
+ */
+static void
+store_dead(QueueMessage *message, QueueDef *def, QueueSlot *slot, const char *reason, int failures)
+{
+	QueueDef   *target = NULL;
+
+	if (OidIsValid(def->dead_letter))
+	{
+		LockRelationOid(def->dead_letter, AccessShareLock);
+		target = queue_catalog_get(def->dead_letter);
+	}
+	if (target == NULL)
+		return;
+	queue_message_add_header(message, "queue.death",
+							 describe_death(message, def, slot, reason, failures));
+	queue_message_clear(message, QUEUE_COLUMN_VISIBLE_AT);
+	queue_message_clear(message, QUEUE_COLUMN_EXPIRES_AT);
+	queue_message_clear(message, QUEUE_COLUMN_FIRST_FAILED_AT);
+	queue_message_clear(message, QUEUE_COLUMN_LAST_FAILED_AT);
+	queue_message_clear(message, QUEUE_COLUMN_FAILURES);
+	queue_message_clear(message, QUEUE_COLUMN_MAX_ATTEMPTS);
+	queue_enqueue_store(target, message, 1);
+}
+
+/*
+ * Delete the row of a slot in our hands and store what comes after it. The
+ * settlement must have been begun as what the result says.
+ */
+QueueFate
+queue_failure_write(QueueSettling *settling, const QueueFailure *failure)
+{
+	HeapTuple	tuple = queue_segment_fetch(settling->rel, &settling->tid, settling->message_id);
+	QueueMessage message;
+	int			failures;
+
+	if (tuple == NULL || !queue_settle_delete(settling))
+	{
+		if (tuple == NULL)
+			queue_pending_unsettle_last();
+		return QUEUE_FATE_LOST;
+	}
+	queue_message_deform(&message, tuple, RelationGetDescr(settling->rel));
+	queue_message_detoast(&message);
+	failures = count_failures(&message, settling->slot, failure);
+	if (failure->death)
+		store_dead(&message, settling->def, settling->slot, failure->death, failures);
+	else
+		store_retry(&message, settling->def, failure->next);
+	return failure->death ? QUEUE_FATE_DEAD : QUEUE_FATE_RETRY;
+}
+
+/* delay: us until the next attempt; -1: what the queue's backoff says. */
+QueueSettleStatus
+queue_failure_nack(const pg_uuid_t *receipt, const char *error, int64 delay, QueueFate *fate)
+{
+	QueueSettling settling;
+	QueueFailure failure = {.error = error,.counts = true};
+	QueueSettleStatus status = queue_settle_begin(receipt, QUEUE_SETTLE_RETRY, &settling);
+
+	if (status != QUEUE_STATUS_OK)
+		return status;
+	if (settling.slot->at_limit)
+	{
+		failure.death = "max_attempts";
+		queue_pending_resettle_last(QUEUE_SETTLE_DEAD);
+	}
+	failure.next = queue_clock_wall() + (delay >= 0 ? delay : settling.slot->retry_delay);
+	*fate = queue_failure_write(&settling, &failure);
+	queue_settle_end(&settling);
+	if (*fate == QUEUE_FATE_LOST)
+		return QUEUE_STATUS_LOST;
+	queue_pending_failed(settling.def->state);
+	return QUEUE_STATUS_OK;
+}
+
+QueueSettleStatus
+queue_failure_reject(const pg_uuid_t *receipt, const char *reason)
+{
+	QueueSettling settling;
+	QueueFailure failure = {.error = reason,.counts = true,.death = "rejected"};
+	QueueSettleStatus status = queue_settle_begin(receipt, QUEUE_SETTLE_DEAD, &settling);
+	QueueFate	fate;
+
+	if (status != QUEUE_STATUS_OK)
+		return status;
+	/* What a dead-letter queue's consumer rejects stays where it is. */
+	if (settling.def->dead_letter_of != 0)
+	{
+		failure.death = NULL;
+		failure.next = queue_clock_wall() + settling.slot->retry_delay;
+		queue_pending_resettle_last(QUEUE_SETTLE_RETRY);
+	}
+	fate = queue_failure_write(&settling, &failure);
+	queue_settle_end(&settling);
+	if (fate == QUEUE_FATE_LOST)
+		return QUEUE_STATUS_LOST;
+	queue_pending_failed(settling.def->state);
+	return QUEUE_STATUS_OK;
+}
+
+/* ---- the worker's part ---- */
+
+static const char *
+reason_text(uint8 reason)
+{
+	switch ((QueueFailureReason) reason)
+	{
+		case QUEUE_FAILURE_DEADLINE:
+			return "lease timed out";
+		case QUEUE_FAILURE_ABORT:
+			return "transaction was rolled back";
+		case QUEUE_FAILURE_NONE:
+			break;
+	}
+	return NULL;
+}
+
+/* The slot's message is no longer there: nothing to write, the slot is free. */
+static void
+drop_orphan(QueueSlot *slot)
+{
+	uint64		word = queue_slot_lock(slot);
+
+	if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_COOLING)
+		queue_slot_free(slot, word, 0);
+	else
+		queue_slot_unlock(slot, word);
+}
+
+static bool
+write_slot(uint32 number)
+{
+	QueueSettling settling;
+	QueueFailure failure = {0};
+	QueueSlot  *slot;
+
+	if (!queue_settle_begin_cooling(number, QUEUE_SETTLE_RETRY, &settling))
+		return false;
+	slot = settling.slot;
+	failure.error = reason_text(slot->reason);
+	failure.counts = !(settling.prior & (QUEUE_SLOT_RELEASED | QUEUE_SLOT_EXPIRED));
+	failure.next = queue_clock_to_wall(slot->next);
+	if (settling.prior & QUEUE_SLOT_EXPIRED)
+	{
+		failure.death = "expired";
+		failure.error = NULL;
+		queue_pending_resettle_last(QUEUE_SETTLE_EXPIRED);
+		if (settling.def->options.on_expiry == QUEUE_EXPIRY_DROP)
+		{
+			bool		deleted = queue_settle_delete(&settling);
+
+			queue_settle_end(&settling);
+			if (!deleted)
+				drop_orphan(slot);
+			return deleted;
+		}
+	}
+	else if (settling.prior & QUEUE_SLOT_DEAD)
+	{
+		failure.death = "max_attempts";
+		queue_pending_resettle_last(QUEUE_SETTLE_DEAD);
+	}
+	else if (!failure.counts)
+		queue_pending_resettle_last(QUEUE_SETTLE_MOVE);
+	if (queue_failure_write(&settling, &failure) == QUEUE_FATE_LOST)
+	{
+		queue_settle_end(&settling);
+		drop_orphan(slot);
+		return false;
+	}
+	queue_settle_end(&settling);
+	return true;
+}
+
+/*
+ * Write what up to "limit" cooling slots of this database have to say, in the
+ * caller's transaction. Also ends leases that have run out unseen, and settles
+ * what prepared transactions left. *more: call again after commit.
+ */
+int
+queue_failure_write_cooling(int limit, bool *more)
+{
+	QueueTime	now = queue_clock_now();
+	int			written = 0;
+
+	*more = false;
+	for (uint32 i = 0; i < queue_slot_count(); i++)
+	{
+		QueueSlot  *slot = queue_slot(i);
+		uint64		word = pg_atomic_read_u64(&slot->word);
+
+		if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_FREE || slot->database != MyDatabaseId)
+			continue;
+		if (word & QUEUE_SLOT_PREPARED)
+			queue_lease_resolve_prepared(slot);
+		else if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_LEASED && slot->deadline <= now)
+			queue_lease_expire(slot, QUEUE_SLOT_SEQUENCE(word), now);
+		word = pg_atomic_read_u64(&slot->word);
+		if (QUEUE_SLOT_STATE(word) != QUEUE_SLOT_COOLING)
+			continue;
+		if (written == limit)
+		{
+			*more = true;
+			break;
+		}
+		CHECK_FOR_INTERRUPTS();
+		if (write_slot(i))
+			written++;
+	}
+	return written;
+}

@@ -1,0 +1,321 @@
+/*
+ * guard.c
+ *	  Hooks: DDL and DML on queues' relations, errors of statements.
+ *
+ * Segments are changed by C code only. A restore may INSERT and COPY into
+ * them; any other command is refused with a hint. A queue's view is created,
+ * renamed, altered and dropped through functions; DROP EXTENSION ... CASCADE
+ * drops everything. PostgreSQL fires no INSTEAD OF trigger under
+ * session_replication_role = replica and would drop the rows silently, so that
+ * is refused too.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/namespace.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "parser/parsetree.h"
+#include "storage/lmgr.h"
+#include "tcop/utility.h"
+#include "utils/lsyscache.h"
+
+#include "acl.h"
+#include "catalog.h"
+#include "compat.h"
+#include "guard.h"
+#include "launcher.h"
+#include "pending.h"
+#include "shmem.h"
+
+static ExecutorStart_hook_type previous_start;
+static ExecutorRun_hook_type previous_run;
+static ProcessUtility_hook_type previous_utility;
+static object_access_hook_type previous_access;
+
+/* Above 0 inside a command that may drop everything. */
+static int	dropping_extension = 0;
+
+/* ---- relations ---- */
+
+static bool
+is_ours(Oid relid, char *relkind)
+{
+	Oid			namespace = get_rel_namespace(relid);
+
+	if (!OidIsValid(namespace) || namespace != queue_catalog_namespace() ||
+		!queue_catalog_exists())
+		return false;
+	*relkind = get_rel_relkind(relid);
+	return true;
+}
+
+pg_attribute_noreturn() static void
+refuse_segment(Oid relid, const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot %s \"%s\": it is a segment of a queue", what, get_rel_name(relid)),
+			 errhint("Segments belong to the extension; use its functions on the queue.")));
+}
+
+pg_attribute_noreturn() static void
+refuse_view(Oid relid, const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot %s \"%s\": it is the view of a queue", what, get_rel_name(relid)),
+			 errhint("Use queue.alter() or queue.drop(). Only privileges and comments are changed by hand.")));
+}
+
+/* ---- executor ---- */
+
+static void
+check_target(CmdType operation, Oid relid)
+{
+	char		relkind;
+
+	if (!is_ours(relid, &relkind))
+		return;
+	if (relkind == RELKIND_VIEW)
+	{
+		if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("cannot write to queue \"%s\" while session_replication_role is replica",
+							get_rel_name(relid)),
+					 errhint("Triggers do not fire in that role, and the messages would be lost silently.")));
+	}
+	else if (operation != CMD_INSERT)
+		refuse_segment(relid, operation == CMD_DELETE ? "delete from" : "update");
+}
+
+static void
+executor_start(QueryDesc *queryDesc, int eflags)
+{
+	PlannedStmt *statement = queryDesc->plannedstmt;
+	ListCell   *cell;
+
+	if (queryDesc->operation != CMD_SELECT)
+		foreach(cell, statement->resultRelations)
+		{
+			RangeTblEntry *entry = rt_fetch(lfirst_int(cell), statement->rtable);
+
+			check_target(queryDesc->operation, entry->relid);
+		}
+	if (previous_start)
+		previous_start(queryDesc, eflags);
+	else
+		standard_ExecutorStart(queryDesc, eflags);
+}
+
+/* An abort wants to know with what its statement failed. */
+static void
+executor_run(QUEUE_EXECUTOR_RUN_ARGS)
+{
+	PG_TRY();
+	{
+		if (previous_run)
+			previous_run(QUEUE_EXECUTOR_RUN_PASS);
+		else
+			standard_ExecutorRun(QUEUE_EXECUTOR_RUN_PASS);
+	}
+	PG_CATCH();
+	{
+		queue_pending_statement_failed(geterrcode());
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
+/* ---- object access ---- */
+
+static void
+object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, void *arg)
+{
+	char		relkind;
+
+	if (previous_access)
+		previous_access(access, classId, objectId, subId, arg);
+	if (classId != RelationRelationId || (access != OAT_DROP && access != OAT_POST_ALTER) ||
+		queue_acl_internal_ddl > 0 || dropping_extension > 0)
+		return;
+	if (access == OAT_POST_ALTER && subId == 0 && ((ObjectAccessPostAlter *) arg)->is_internal)
+		return;
+	if (access == OAT_DROP && (((ObjectAccessDrop *) arg)->dropflags & PERFORM_DELETION_INTERNAL))
+		return;
+	if (!is_ours(objectId, &relkind))
+		return;
+	if (relkind == RELKIND_VIEW)
+		refuse_view(objectId, access == OAT_DROP ? "drop" : "alter");
+	if (relkind == RELKIND_RELATION)
+		refuse_segment(objectId, access == OAT_DROP ? "drop" : "alter");
+}
+
+/* ---- utility ---- */
+
+static void
+check_range_var(RangeVar *relation, const char *what)
+{
+	Oid			relid = relation ? RangeVarGetRelid(relation, NoLock, true) : InvalidOid;
+	char		relkind;
+
+	if (OidIsValid(relid) && is_ours(relid, &relkind) && relkind == RELKIND_RELATION)
+		refuse_segment(relid, what);
+}
+
+static bool
+rewrites(VacuumStmt *statement)
+{
+	ListCell   *cell;
+
+	foreach(cell, statement->options)
+	{
+		DefElem    *option = lfirst(cell);
+
+		if (strcmp(option->defname, "full") == 0)
+			return defGetBoolean(option);
+	}
+	return false;
+}
+
+/* Commands that reach a segment by another way than the executor. */
+static void
+check_command(Node *command)
+{
+	ListCell   *cell;
+
+	switch (nodeTag(command))
+	{
+		case T_TruncateStmt:
+			foreach(cell, ((TruncateStmt *) command)->relations)
+				check_range_var(lfirst(cell), "truncate");
+			break;
+		case T_VacuumStmt:
+			if (rewrites((VacuumStmt *) command))
+				foreach(cell, ((VacuumStmt *) command)->rels)
+					check_range_var(((VacuumRelation *) lfirst(cell))->relation, "rewrite");
+			break;
+		case T_ClusterStmt:
+			check_range_var(((ClusterStmt *) command)->relation, "rewrite");
+			break;
+		case T_IndexStmt:
+			check_range_var(((IndexStmt *) command)->relation, "index");
+			break;
+		case T_CreateTrigStmt:
+			check_range_var(((CreateTrigStmt *) command)->relation, "create a trigger on");
+			break;
+		case T_RuleStmt:
+			check_range_var(((RuleStmt *) command)->relation, "create a rule on");
+			break;
+		default:
+			break;
+	}
+}
+
+static bool
+drops_extension(Node *command)
+{
+	return IsA(command, DropStmt) && ((DropStmt *) command)->removeType == OBJECT_EXTENSION;
+}
+
+/* A database that nobody may be connected to while the command runs. */
+static const char *
+database_to_leave(Node *command)
+{
+	switch (nodeTag(command))
+	{
+		case T_DropdbStmt:
+			return ((DropdbStmt *) command)->dbname;
+		case T_AlterDatabaseStmt:
+			return ((AlterDatabaseStmt *) command)->dbname;
+		case T_RenameStmt:
+			return ((RenameStmt *) command)->renameType == OBJECT_DATABASE
+				? ((RenameStmt *) command)->subname : NULL;
+		case T_CreatedbStmt:
+			{
+				ListCell   *cell;
+
+				foreach(cell, ((CreatedbStmt *) command)->options)
+				{
+					DefElem    *option = lfirst(cell);
+
+					if (strcmp(option->defname, "template") == 0 && option->arg)
+						return defGetString(option);
+				}
+				return "template1";
+			}
+		default:
+			return NULL;
+	}
+}
+
+static bool
+is_top_level(ProcessUtilityContext context)
+{
+	return context == PROCESS_UTILITY_TOPLEVEL;
+}
+
+static void
+run_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+			ProcessUtilityContext context, ParamListInfo params,
+			QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
+{
+	if (previous_utility)
+		previous_utility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
+}
+
+static void
+process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+				ProcessUtilityContext context, ParamListInfo params,
+				QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
+{
+	Node	   *command = pstmt->utilityStmt;
+	const char *left = queue_shmem_ready() && is_top_level(context) ? database_to_leave(command) : NULL;
+	Oid			database = left && IsTransactionState() ? get_database_oid(left, true) : InvalidOid;
+	int			save_dropping = dropping_extension;
+
+	if (IsTransactionState() && queue_acl_internal_ddl == 0)
+		check_command(command);
+	if (drops_extension(command))
+		dropping_extension++;
+	if (OidIsValid(database))
+		queue_launcher_leave(database);
+	PG_TRY();
+	{
+		run_utility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
+	}
+	PG_FINALLY();
+	{
+		dropping_extension = save_dropping;
+		if (OidIsValid(database))
+			queue_launcher_return(database);
+	}
+	PG_END_TRY();
+	if (IsA(command, CreateExtensionStmt) && queue_shmem_ready() &&
+		strcmp(((CreateExtensionStmt *) command)->extname, "queue") == 0)
+		queue_launcher_look_at_commit();
+}
+
+void
+queue_guard_init(void)
+{
+	previous_start = ExecutorStart_hook;
+	ExecutorStart_hook = executor_start;
+	previous_run = ExecutorRun_hook;
+	ExecutorRun_hook = executor_run;
+	previous_utility = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
+	previous_access = object_access_hook;
+	object_access_hook = object_access;
+}

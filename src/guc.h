@@ -1,0 +1,32 @@
+/*
+ * guc.h
+ *	  The settings. doc/settings.md has the same list with the same words.
+ */
+#ifndef QUEUE_GUC_H
+#define QUEUE_GUC_H
+
+/* restart: they size shared memory */
+extern int	queue_max_leases;
+extern int	queue_map_memory;	/* kB */
+extern int	queue_max_queues;
+extern int	queue_max_segments;
+extern int	queue_max_databases;
+
+/* reload */
+extern int	queue_segment_size; /* kB */
+extern int	queue_reclaim_delay;	/* ms */
+extern int	queue_recheck_interval; /* ms */
+extern int	queue_notify_interval;	/* ms */
+extern int	queue_worker_interval;	/* ms */
+extern char *queue_sink_libraries;
+
+/* superuser */
+extern int	queue_max_batch;
+extern int	queue_max_message_size; /* kB */
+
+/* user */
+extern int	queue_max_wait;		/* ms */
+
+extern void queue_guc_define(bool preloading);
+
+#endif							/* QUEUE_GUC_H */

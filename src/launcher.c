@@ -1,0 +1,427 @@
+/*
+ * launcher.c
+ *	  One background process for the cluster.
+ *
+ * Whether a database has the extension can only be seen from inside, so the
+ * launcher starts a worker in each database once, one after the other; a
+ * worker that finds no extension says so and exits, and its database is left
+ * alone until somebody runs CREATE EXTENSION there (the utility hook tells)
+ * or a queue's function is called. A worker that dies is started again.
+ *
+ * The entry of a database:
+ *	 unknown -> asked (a worker was started) -> has (it stays) | without
+ *	 without -> unknown, by CREATE EXTENSION
+ *	 any -> left, while a command needs the database to itself -> unknown
+ *
+ * Everything here is in shared memory and forgotten by a crash; then all
+ * databases are unknown again.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "storage/procsignal.h"
+#include "storage/spin.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include <signal.h>
+
+#include "compat.h"
+#include "guc.h"
+#include "launcher.h"
+#include "wakeup.h"
+
+#define LOOK_INTERVAL 60000L	/* ms between looks at pg_database */
+#define RETRY_INTERVAL 1000L	/* ms while something is to be started */
+#define MAX_DATABASES 1024
+
+typedef enum DatabaseState
+{
+	DATABASE_UNKNOWN,
+	DATABASE_ASKED,
+	DATABASE_WITHOUT,
+} DatabaseState;
+
+typedef struct DatabaseEntry
+{
+	Oid			database;		/* InvalidOid: free */
+	DatabaseState state;
+	int			left;			/* commands that need it to themselves */
+} DatabaseEntry;
+
+typedef struct LauncherShared
+{
+	/* under the spinlock */
+	slock_t		mutex;
+	int			pid;
+	Latch	   *latch;
+	DatabaseEntry databases[MAX_DATABASES];
+} LauncherShared;
+
+/* Attached at start, the same in every process. */
+static LauncherShared *shared;
+
+/* CREATE EXTENSION ran in this transaction. */
+static bool look_at_commit;
+
+static Size
+launcher_size(void)
+{
+	return sizeof(LauncherShared);
+}
+
+static void
+launcher_init(void *area, bool found)
+{
+	shared = area;
+	if (found)
+		return;
+	memset(area, 0, sizeof(LauncherShared));
+	SpinLockInit(&shared->mutex);
+}
+
+const QueueShmemPart queue_launcher_shmem = {
+	"queue launcher", launcher_size, launcher_init, NULL, 0
+};
+
+/* The spinlock must be held. NULL: the table is full. */
+static DatabaseEntry *
+entry_of(Oid database)
+{
+	DatabaseEntry *unused = NULL;
+
+	for (int i = 0; i < MAX_DATABASES; i++)
+	{
+		if (shared->databases[i].database == database)
+			return &shared->databases[i];
+		if (unused == NULL && !OidIsValid(shared->databases[i].database))
+			unused = &shared->databases[i];
+	}
+	if (unused)
+	{
+		unused->database = database;
+		unused->state = DATABASE_UNKNOWN;
+		unused->left = 0;
+	}
+	return unused;
+}
+
+static void
+wake_launcher(void)
+{
+	Latch	   *latch;
+
+	SpinLockAcquire(&shared->mutex);
+	latch = shared->latch;
+	SpinLockRelease(&shared->mutex);
+	if (latch)
+		SetLatch(latch);
+}
+
+static void
+set_state(Oid database, DatabaseState state)
+{
+	DatabaseEntry *entry;
+
+	SpinLockAcquire(&shared->mutex);
+	entry = entry_of(database);
+	if (entry)
+		entry->state = state;
+	SpinLockRelease(&shared->mutex);
+}
+
+/* ---- told by others ---- */
+
+static void
+transaction_ends(XactEvent event, void *arg)
+{
+	if (!look_at_commit || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT))
+		return;
+	look_at_commit = false;
+	if (event == XACT_EVENT_COMMIT)
+	{
+		set_state(MyDatabaseId, DATABASE_UNKNOWN);
+		wake_launcher();
+	}
+}
+
+void
+queue_launcher_init(void)
+{
+	RegisterXactCallback(transaction_ends, NULL);
+}
+
+void
+queue_launcher_look_at_commit(void)
+{
+	look_at_commit = true;
+}
+
+/* A worker found no extension in its database. */
+void
+queue_launcher_worker_has_no_extension(void)
+{
+	set_state(MyDatabaseId, DATABASE_WITHOUT);
+}
+
+bool
+queue_launcher_is_left(Oid database)
+{
+	DatabaseEntry *entry;
+	bool		left;
+
+	SpinLockAcquire(&shared->mutex);
+	entry = entry_of(database);
+	left = entry && entry->left > 0;
+	SpinLockRelease(&shared->mutex);
+	return left;
+}
+
+/*
+ * Have the worker leave a database that a command needs to itself, and keep it
+ * away. Waits shortly for it to go; the command itself waits five seconds.
+ */
+void
+queue_launcher_leave(Oid database)
+{
+	DatabaseEntry *entry;
+	int			pid;
+
+	SpinLockAcquire(&shared->mutex);
+	entry = entry_of(database);
+	if (entry)
+		entry->left++;
+	SpinLockRelease(&shared->mutex);
+	for (int i = 0; i < 200 && (pid = queue_wakeup_worker_pid(database)) != 0; i++)
+	{
+		if (i % 20 == 0)
+			kill(pid, SIGTERM);
+		WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* The command is over, well or not. */
+void
+queue_launcher_return(Oid database)
+{
+	DatabaseEntry *entry;
+
+	SpinLockAcquire(&shared->mutex);
+	entry = entry_of(database);
+	if (entry && entry->left > 0)
+	{
+		entry->left--;
+		entry->state = DATABASE_UNKNOWN;
+	}
+	SpinLockRelease(&shared->mutex);
+	wake_launcher();
+}
+
+bool
+queue_launcher_running(void)
+{
+	return shared->pid != 0;
+}
+
+/* ---- the process ---- */
+
+static List *
+list_databases(MemoryContext context)
+{
+	List	   *result = NIL;
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database row = (Form_pg_database) GETSTRUCT(tuple);
+		MemoryContext old;
+
+		if (!row->datallowconn || row->datistemplate)
+			continue;
+		old = MemoryContextSwitchTo(context);
+		result = lappend_oid(result, row->oid);
+		MemoryContextSwitchTo(old);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	return result;
+}
+
+/* Entries of databases that are gone make room. */
+static void
+forget_dropped(List *databases)
+{
+	SpinLockAcquire(&shared->mutex);
+	for (int i = 0; i < MAX_DATABASES; i++)
+	{
+		DatabaseEntry *entry = &shared->databases[i];
+
+		if (OidIsValid(entry->database) && entry->left == 0 &&
+			!list_member_oid(databases, entry->database))
+			entry->database = InvalidOid;
+	}
+	SpinLockRelease(&shared->mutex);
+}
+
+static bool
+needs_worker(Oid database)
+{
+	DatabaseEntry *entry;
+	bool		needs;
+
+	SpinLockAcquire(&shared->mutex);
+	entry = entry_of(database);
+	needs = entry && entry->left == 0 && entry->state != DATABASE_WITHOUT;
+	SpinLockRelease(&shared->mutex);
+	return needs && queue_wakeup_worker_pid(database) == 0;
+}
+
+/*
+ * Start a worker and wait until it is entered or has exited. False: no process
+ * was to be had.
+ */
+static bool
+start_worker(Oid database)
+{
+	BackgroundWorker worker = {
+		.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION,
+		.bgw_start_time = BgWorkerStart_RecoveryFinished,
+		.bgw_restart_time = BGW_NEVER_RESTART,
+		.bgw_main_arg = ObjectIdGetDatum(database),
+		.bgw_notify_pid = MyProcPid
+	};
+	BackgroundWorkerHandle *handle;
+	pid_t		pid;
+
+	strcpy(worker.bgw_name, "queue worker");
+	strcpy(worker.bgw_type, "queue worker");
+	strcpy(worker.bgw_library_name, "queue");
+	strcpy(worker.bgw_function_name, "queue_worker_main");
+	set_state(database, DATABASE_ASKED);
+	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+		return false;
+	if (WaitForBackgroundWorkerStartup(handle, &pid) != BGWH_STARTED)
+		return true;
+	while (GetBackgroundWorkerPid(handle, &pid) == BGWH_STARTED &&
+		   queue_wakeup_worker_pid(database) == 0)
+	{
+		WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	pfree(handle);
+	return true;
+}
+
+static void
+forget_me(int code, Datum arg)
+{
+	SpinLockAcquire(&shared->mutex);
+	shared->pid = 0;
+	shared->latch = NULL;
+	SpinLockRelease(&shared->mutex);
+}
+
+/* One look at all databases; returns how long to sleep. */
+static long
+look(MemoryContext scratch)
+{
+	List	   *databases = list_databases(scratch);
+	ListCell   *cell;
+	long		sleep = LOOK_INTERVAL;
+	bool		lacking = false;
+
+	forget_dropped(databases);
+	foreach(cell, databases)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!needs_worker(lfirst_oid(cell)))
+			continue;
+		if (!start_worker(lfirst_oid(cell)))
+			lacking = true;
+		else if (needs_worker(lfirst_oid(cell)))
+			sleep = RETRY_INTERVAL; /* it died */
+	}
+	if (lacking)
+	{
+		ereport(LOG,
+				(errmsg("queue could not start a worker for every database"),
+				 errhint("Raise \"max_worker_processes\".")));
+		sleep = LOOK_INTERVAL / 6;
+	}
+	return sleep;
+}
+
+void
+queue_launcher_main(Datum main_arg)
+{
+	MemoryContext scratch;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	on_shmem_exit(forget_me, (Datum) 0);
+	SpinLockAcquire(&shared->mutex);
+	shared->pid = MyProcPid;
+	shared->latch = MyLatch;
+	SpinLockRelease(&shared->mutex);
+	scratch = AllocSetContextCreate(TopMemoryContext, "queue launcher", ALLOCSET_DEFAULT_SIZES);
+
+	for (;;)
+	{
+		long		sleep;
+
+		MemoryContextSwitchTo(scratch);
+		sleep = look(scratch);
+		MemoryContextReset(scratch);
+		WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, sleep, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+	}
+}
+
+void
+queue_launcher_register(void)
+{
+	BackgroundWorker worker = {
+		.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION,
+		.bgw_start_time = BgWorkerStart_RecoveryFinished,
+		.bgw_restart_time = 1
+	};
+
+	strcpy(worker.bgw_name, "queue launcher");
+	strcpy(worker.bgw_type, "queue launcher");
+	strcpy(worker.bgw_library_name, "queue");
+	strcpy(worker.bgw_function_name, "queue_launcher_main");
+	RegisterBackgroundWorker(&worker);
+}

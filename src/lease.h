@@ -1,0 +1,20 @@
+/*
+ * lease.h
+ *	  The transitions of a lease that write nothing to disk.
+ */
+#ifndef QUEUE_LEASE_H
+#define QUEUE_LEASE_H
+
+#include "slot.h"
+
+extern void queue_lease_lower(QueueSlot *slot, QueueTime due);
+extern void queue_lease_fail(QueueSlot *slot, uint64 word, QueueFailureReason reason);
+extern bool queue_lease_expire(QueueSlot *slot, uint64 sequence, QueueTime now);
+extern void queue_lease_release(QueueSlot *slot, uint64 word, QueueTime next);
+extern void queue_lease_taker_aborted(QueueSlot *slot, uint64 sequence, bool counts);
+extern void queue_lease_begin_settling(QueueSlot *slot, uint64 word);
+extern void queue_lease_unsettle(QueueSlot *slot, uint64 sequence);
+extern void queue_lease_prepare(QueueSlot *slot, uint64 sequence, FullTransactionId xid);
+extern bool queue_lease_resolve_prepared(QueueSlot *slot);
+
+#endif							/* QUEUE_LEASE_H */

@@ -1,0 +1,287 @@
+/*
+ * maintain.c
+ *	  What the worker does for a queue, a step at a time.
+ *
+ * Each function runs in a transaction of the worker's with a snapshot, does a
+ * bounded piece and returns; nothing here waits for anybody. If the server
+ * dies in the middle of a step, the step was a transaction that did not commit.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/xact.h"
+#include "commands/async.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/snapmgr.h"
+
+#include "dequeue.h"
+#include "failure.h"
+#include "guc.h"
+#include "maintain.h"
+#include "message.h"
+#include "pending.h"
+#include "segment.h"
+
+/* Failures written in one transaction. */
+#define FAILURES_AT_ONCE 200
+
+/* A lock that could not be had is tried again after this long, us. */
+#define RETRY_LOCKED 1000000
+
+/* Write failures and the like; true: there is more. */
+bool
+queue_maintain_failures(void)
+{
+	bool		more;
+
+	queue_failure_write_cooling(FAILURES_AT_ONCE, &more);
+	return more;
+}
+
+/*
+ * Keep one empty segment ahead of the producers. A table can join the ring
+ * only when it is committed, so it is made in one call and joins in the next;
+ * that also finds a table whose maker died in between. True: call again.
+ */
+bool
+queue_maintain_reserve(QueueDef *def)
+{
+	QueueState *state = def->state;
+	ListCell   *cell;
+	uint32		active;
+
+	queue_ring_load(state);
+	if (state->reserves > 0)
+		return false;
+	foreach(cell, queue_catalog_segments(def->id))
+	{
+		QueueCatalogSegment *row = lfirst(cell);
+
+		if (queue_ring_has(state, row->relid))
+			continue;
+		queue_ring_add(state, row->relid, row->number);
+		return false;
+	}
+	/* A queue that nobody uses has one segment. */
+	active = pg_atomic_read_u32(&state->active);
+	if (active != QUEUE_NONE && pg_atomic_read_u32(&queue_segment_at(active)->pages) == 0)
+		return false;
+	queue_catalog_create_segment(def->id, queue_ring_next_number(state));
+	return true;
+}
+
+static void
+keep(QueueSegment *segment, QueueSegmentKept why, QueueTime retry)
+{
+	pg_atomic_write_u32(&segment->kept, why);
+	pg_atomic_write_u64(&segment->retry_at, (uint64) retry);
+}
+
+/*
+ * Empty a sealed segment if all in it is dead and no snapshot needs it, or
+ * reclaim_delay has passed. The lock is kept until the transaction ends.
+ */
+static bool
+reclaim_segment(QueueDef *def, QueueSegment *segment, uint32 generation)
+{
+	QueueTime	now = queue_clock_now();
+	QueueTime	free_at = (QueueTime) pg_atomic_read_u64(&segment->deleted_at) +
+		queue_reclaim_delay * INT64CONST(1000);
+	Relation	rel = queue_segment_open(segment, generation, AccessShareLock);
+	QueueDeadProof proof;
+	bool		emptied = false;
+
+	if (rel == NULL)
+		return false;
+	if (!queue_segment_prove_dead(rel, &proof))
+		keep(segment, QUEUE_KEPT_LIVE, now + RETRY_LOCKED);
+	else if (!proof.all_old && now < free_at)
+		keep(segment, QUEUE_KEPT_DELAY, now + RETRY_LOCKED);
+	else if (!ConditionalLockRelation(rel, AccessExclusiveLock))
+		keep(segment, QUEUE_KEPT_LOCKED, now + RETRY_LOCKED);
+	else if (segment->role != QUEUE_SEGMENT_SEALED ||
+			 !queue_segment_truncate(segment, rel, &proof))
+		keep(segment, QUEUE_KEPT_IN_PROGRESS, now + RETRY_LOCKED);
+	else
+		emptied = true;
+	pfree(proof.lsns);
+	relation_close(rel, AccessShareLock);
+	if (emptied)
+		queue_ring_reuse(def->state, segment);
+	return emptied;
+}
+
+/* Try to empty one segment of a queue; true: one was emptied. */
+bool
+queue_maintain_reclaim(QueueDef *def)
+{
+	QueueTime	now = queue_clock_now();
+	uint32		position = 0;
+	QueueSegment *segment;
+	uint32		generation;
+
+	queue_ring_load(def->state);
+	while (queue_ring_next(def->state, &position, QUEUE_TIME_NEVER, &segment, &generation))
+	{
+		if (segment->role != QUEUE_SEGMENT_SEALED ||
+			(QueueTime) pg_atomic_read_u64(&segment->retry_at) > now)
+			continue;
+		/* Something is, or will be, on it: no need to read it all. */
+		if (queue_map_due(segment) != QUEUE_TIME_NEVER && queue_map_due(segment) > now)
+		{
+			keep(segment, QUEUE_KEPT_LIVE, now + RETRY_LOCKED);
+			continue;
+		}
+		if (reclaim_segment(def, segment, generation))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Visit some pages of a queue, going round: what changed without a callback is
+ * found, what expired is handed over, leases that ran out are counted.
+ */
+void
+queue_maintain_sweep(QueueDef *def, int pages)
+{
+	QueueState *state = def->state;
+	uint64		at = state->swept;
+	uint32		position = 0;
+	QueueSegment *segment;
+	uint32		generation;
+	bool		wrapped = true;
+
+	queue_ring_load(state);
+	while (pages > 0 && queue_ring_next(state, &position, QUEUE_TIME_NEVER, &segment, &generation))
+	{
+		Relation	rel = queue_segment_open(segment, generation, AccessShareLock);
+		uint32		count;
+
+		if (rel == NULL)
+			continue;
+		queue_segment_refresh(segment, rel);
+		count = pg_atomic_read_u32(&segment->pages);
+		for (; at < count && pages > 0; at++, pages--, state->swept++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			queue_dequeue_sweep_page(def, rel, segment, (BlockNumber) at);
+		}
+		wrapped = at >= count;
+		at = at >= count ? at - count : 0;
+		relation_close(rel, AccessShareLock);
+	}
+	if (pages > 0 && wrapped)
+		state->swept = 0;
+}
+
+/* ---- counting ---- */
+
+typedef struct Rows
+{
+	TupleDesc	desc;
+	int64		all;
+	int64		timed;
+} Rows;
+
+static bool
+count_row(HeapTuple tuple, QueueTupleFate fate, void *arg)
+{
+	Rows	   *rows = arg;
+	QueueMessageHead head;
+
+	queue_message_head(&head, tuple, rows->desc);
+	rows->all++;
+	rows->timed += !TIMESTAMP_IS_NOBEGIN(head.visible_at);
+	return true;
+}
+
+/*
+ * Count a queue's messages anew. Commits that happen meanwhile are not seen by
+ * the snapshot but move the counter; so the counter's movement since the
+ * snapshot is added. A commit between the two moments would be counted twice
+ * or not at all: the counter must stand still around the snapshot.
+ */
+bool
+queue_maintain_recount(QueueDef *def)
+{
+	QueueState *state = def->state;
+	int64		before;
+	int64		timed_before;
+	Rows		rows = {0};
+	uint32		position = 0;
+	QueueSegment *segment;
+	uint32		generation;
+	Snapshot	snapshot;
+	bool		quiet = false;
+
+	queue_ring_load(state);
+	for (int i = 0; i < 100 && !quiet; i++)
+	{
+		before = queue_counted(state, QUEUE_COUNT_STORED);
+		timed_before = queue_counted(state, QUEUE_COUNT_TIMED);
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		/* Whoever committed before the snapshot has counted, if nobody is between. */
+		quiet = queue_state_committing() == 0 &&
+			queue_counted(state, QUEUE_COUNT_STORED) == before;
+		if (!quiet)
+			UnregisterSnapshot(snapshot);
+	}
+	if (!quiet)
+		return false;
+	while (queue_ring_next(state, &position, QUEUE_TIME_NEVER, &segment, &generation))
+	{
+		Relation	rel = queue_segment_open(segment, generation, AccessShareLock);
+		BlockNumber pages;
+
+		if (rel == NULL)
+			continue;
+		rows.desc = RelationGetDescr(rel);
+		pages = RelationGetNumberOfBlocks(rel);
+		for (BlockNumber page = 0; page < pages; page++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			queue_segment_visit_seen(rel, page, snapshot, count_row, &rows);
+		}
+		relation_close(rel, AccessShareLock);
+	}
+	UnregisterSnapshot(snapshot);
+	queue_count(state, QUEUE_COUNT_STORED, rows.all - before);
+	queue_count(state, QUEUE_COUNT_TIMED, rows.timed - timed_before);
+	pg_atomic_write_u32(&state->inexact, 0);
+	return true;
+}
+
+/* ---- listeners ---- */
+
+void
+queue_maintain_notify(QueueDef *def)
+{
+	char		channel[NAMEDATALEN];
+
+	if (!def->options.notify)
+		return;
+	snprintf(channel, sizeof(channel), "queue_%s", def->name);
+	channel[pg_mbcliplen(channel, strlen(channel), NAMEDATALEN - 1)] = '\0';
+	Async_Notify(channel, def->name);
+	pg_atomic_write_u64(&def->state->notified, (uint64) queue_clock_now());
+}
+
+/* Keep a minute of totals, a sample each ten seconds. */
+void
+queue_maintain_sample(QueueState *state)
+{
+	QueueTime	now = queue_clock_now();
+
+	if (now - state->sampled < INT64CONST(10000000))
+		return;
+	state->sampled = now;
+	memmove(&state->samples[1], &state->samples[0],
+			sizeof(state->samples[0]) * (QUEUE_RATE_SAMPLES - 1));
+	state->samples[0][0] = queue_counted(state, QUEUE_COUNT_ENQUEUED);
+	state->samples[0][1] = queue_counted(state, QUEUE_COUNT_DEQUEUED);
+	state->samples[0][2] = queue_counted(state, QUEUE_COUNT_ACKED);
+}

@@ -1,0 +1,168 @@
+/*
+ * message.c
+ *	  Forms and deforms messages.
+ *
+ * A stored message is never updated: a change makes a copy (same id) and
+ * deletes the original in one transaction.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/htup_details.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "guc.h"
+#include "message.h"
+
+static bool
+is_varlena(int column)
+{
+	return column >= QUEUE_COLUMN_KEY;
+}
+
+void
+queue_message_init(QueueMessage *message)
+{
+	memset(message->values, 0, sizeof(message->values));
+	memset(message->nulls, true, sizeof(message->nulls));
+}
+
+void
+queue_message_set(QueueMessage *message, QueueColumn column, Datum value)
+{
+	message->values[column - 1] = value;
+	message->nulls[column - 1] = false;
+}
+
+void
+queue_message_clear(QueueMessage *message, QueueColumn column)
+{
+	message->values[column - 1] = (Datum) 0;
+	message->nulls[column - 1] = true;
+}
+
+Datum
+queue_message_get(const QueueMessage *message, QueueColumn column, bool *isnull)
+{
+	*isnull = message->nulls[column - 1];
+	return message->values[column - 1];
+}
+
+HeapTuple
+queue_message_form(const QueueMessage *message, TupleDesc desc)
+{
+	return heap_form_tuple(desc, (Datum *) message->values,
+						   (bool *) message->nulls);
+}
+
+/* The values point into the tuple. */
+void
+queue_message_deform(QueueMessage *message, HeapTuple tuple, TupleDesc desc)
+{
+	heap_deform_tuple(tuple, desc, message->values, message->nulls);
+}
+
+/* Bring in what is stored out of line. Needs a snapshot and no busy page. */
+void
+queue_message_detoast(QueueMessage *message)
+{
+	for (int i = 1; i <= QUEUE_COLUMNS; i++)
+		if (is_varlena(i) && !message->nulls[i - 1])
+			message->values[i - 1] =
+				PointerGetDatum(PG_DETOAST_DATUM_PACKED(message->values[i - 1]));
+}
+
+int64
+queue_message_id(HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+
+	return DatumGetInt64(heap_getattr(tuple, QUEUE_COLUMN_ID, desc, &isnull));
+}
+
+void
+queue_message_head(QueueMessageHead *head, HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		value;
+
+	head->id = DatumGetInt64(heap_getattr(tuple, QUEUE_COLUMN_ID, desc, &isnull));
+	head->enqueued_at = DatumGetTimestampTz(heap_getattr(tuple, QUEUE_COLUMN_ENQUEUED_AT, desc, &isnull));
+	value = heap_getattr(tuple, QUEUE_COLUMN_VISIBLE_AT, desc, &isnull);
+	head->visible_at = isnull ? DT_NOBEGIN : DatumGetTimestampTz(value);
+	value = heap_getattr(tuple, QUEUE_COLUMN_EXPIRES_AT, desc, &isnull);
+	head->expires_at = isnull ? DT_NOEND : DatumGetTimestampTz(value);
+	value = heap_getattr(tuple, QUEUE_COLUMN_FAILURES, desc, &isnull);
+	head->failures = isnull ? 0 : DatumGetInt32(value);
+	value = heap_getattr(tuple, QUEUE_COLUMN_MAX_ATTEMPTS, desc, &isnull);
+	head->max_attempts = isnull ? -1 : DatumGetInt32(value);
+}
+
+/* Bytes of a message as its sender counts them, uncompressed. */
+Size
+queue_message_size(const QueueMessage *message)
+{
+	Size		size = 0;
+
+	for (int i = 1; i <= QUEUE_COLUMNS; i++)
+		if (is_varlena(i) && !message->nulls[i - 1])
+			size += toast_raw_datum_size(message->values[i - 1]) - VARHDRSZ;
+	return size;
+}
+
+void
+queue_message_check(const QueueMessage *message)
+{
+	Size		size = queue_message_size(message);
+
+	if (size > (Size) queue_max_message_size * 1024)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("message is too large"),
+				 errdetail("It has %zu bytes, the limit is %zu.", size,
+						   (Size) queue_max_message_size * 1024),
+				 errhint("Store the data elsewhere and enqueue a reference, or raise \"queue.max_message_size\".")));
+}
+
+/* Set one of the extension's own headers. */
+void
+queue_message_add_header(QueueMessage *message, const char *name, Jsonb *value)
+{
+	JsonbParseState *state = NULL;
+	JsonbValue	key;
+	JsonbValue	object;
+	JsonbValue *pair;
+	Datum		added;
+	bool		isnull;
+	Datum		headers = queue_message_get(message, QUEUE_COLUMN_HEADERS, &isnull);
+
+	key.type = jbvString;
+	key.val.string.val = unconstify(char *, name);
+	key.val.string.len = strlen(name);
+	object.type = jbvBinary;
+	object.val.binary.data = &value->root;
+	object.val.binary.len = VARSIZE(value) - VARHDRSZ;
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	pushJsonbValue(&state, WJB_KEY, &key);
+	pushJsonbValue(&state, WJB_VALUE, &object);
+	pair = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	added = JsonbPGetDatum(JsonbValueToJsonb(pair));
+	if (!isnull)
+		added = DirectFunctionCall2(jsonb_concat, headers, added);
+	queue_message_set(message, QUEUE_COLUMN_HEADERS, added);
+}
+
+/* The columns of a segment, for CREATE TABLE. In the order of QueueColumn. */
+const char *
+queue_message_columns_sql(void)
+{
+	return "id pg_catalog.int8 NOT NULL, enqueued_at pg_catalog.timestamptz NOT NULL, "
+		"visible_at pg_catalog.timestamptz, expires_at pg_catalog.timestamptz, "
+		"first_failed_at pg_catalog.timestamptz, last_failed_at pg_catalog.timestamptz, "
+		"priority pg_catalog.int2, failures pg_catalog.int4, max_attempts pg_catalog.int4, "
+		"cost pg_catalog.int4, key pg_catalog.text, unique_key pg_catalog.text, "
+		"headers pg_catalog.jsonb, payload pg_catalog.jsonb, body pg_catalog.bytea, "
+		"error pg_catalog.text";
+}

@@ -1,0 +1,66 @@
+/*
+ * options.h
+ *	  A queue's options: names, types, defaults, meanings, in one table.
+ */
+#ifndef QUEUE_OPTIONS_H
+#define QUEUE_OPTIONS_H
+
+#include "utils/jsonb.h"
+
+#define QUEUE_MAX_BACKOFF_LIST 32
+
+typedef enum QueueBackoff
+{
+	QUEUE_BACKOFF_NONE,
+	QUEUE_BACKOFF_FIXED,
+	QUEUE_BACKOFF_LINEAR,
+	QUEUE_BACKOFF_EXPONENTIAL,
+	QUEUE_BACKOFF_LIST,
+} QueueBackoff;
+
+typedef enum QueueOnExpiry
+{
+	QUEUE_EXPIRY_DEAD_LETTER,
+	QUEUE_EXPIRY_DROP,
+} QueueOnExpiry;
+
+/* All times in microseconds. */
+typedef struct QueueOptions
+{
+	bool		if_not_exists;
+	int64		lease_timeout;
+	int64		lease_max;
+	int			max_attempts;	/* 0 = unlimited */
+	int			backoff;		/* QueueBackoff */
+	int64		backoff_base;
+	int64		backoff_max;
+	double		backoff_jitter;
+	int			backoff_list_length;
+	int64		backoff_list[QUEUE_MAX_BACKOFF_LIST];
+	char	   *dead_letter;	/* NULL = the queue's own */
+	int64		message_ttl;	/* 0 = none */
+	int			on_expiry;		/* QueueOnExpiry */
+	bool		notify;
+	int64		segment_size;	/* bytes, 0 = the setting */
+} QueueOptions;
+
+extern void queue_options_parse(Jsonb *given, QueueOptions *options);
+extern Jsonb *queue_options_merge(Jsonb *old, Jsonb *change);
+extern int64 queue_options_retry_delay(const QueueOptions *options, int failures);
+
+/* Strict reading of an options argument: unknown keys are errors. */
+typedef struct QueueJsonKey
+{
+	const char *name;
+	bool		built;
+} QueueJsonKey;
+
+extern void queue_options_check_keys(Jsonb *given, const QueueJsonKey *keys,
+									 const char *function);
+extern JsonbValue *queue_options_get(Jsonb *given, const char *name);
+extern char *queue_options_get_text(Jsonb *given, const char *name);
+extern int64 queue_options_get_int(Jsonb *given, const char *name,
+								   int64 low, int64 high, int64 missing);
+extern int64 queue_interval_to_usecs(const Interval *interval, const char *what);
+
+#endif							/* QUEUE_OPTIONS_H */

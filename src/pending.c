@@ -1,0 +1,680 @@
+/*
+ * pending.c
+ *	  Commit, abort, savepoints and PREPARE, for everything queues do.
+ *
+ * A transaction keeps here which leases it took, which slots it settles, which
+ * pages it stored messages on, and how counters change. Its commit callback
+ * runs after its rows became visible and while its locks are still held; its
+ * abort callback likewise after it is no longer in progress. Nothing in them
+ * can fail: memory is reserved before the action, and what does not fit into
+ * the fixed list of pages is coalesced (looking at a page too many is cheap).
+ *
+ * Savepoints: an aborted one takes its settlements back and hands the leases
+ * it took to its parent; a message it had stored is simply found dead.
+ * PREPARE: leases become ordinary leases that end at their deadline, slots
+ * being settled remember the transaction's id, pages are looked at again until
+ * the rows' fate is known. A queue cannot be created or dropped in one.
+ *
+ * Failures: an abort charges each lease that the transaction took, unless the
+ * very statement that took it was cancelled or cut off: then nobody saw it.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+
+#include "error.h"
+#include "lease.h"
+#include "pending.h"
+#include "segment.h"
+#include "wakeup.h"
+
+#define PAGE_RANGES 64
+#define RANGE_GAP 8				/* pages between two that still are one range */
+#define KEEP_ENTRIES 4096		/* larger lists are given back at the end */
+
+typedef struct TakenSlot
+{
+	uint32		slot;
+	bool		pop;
+	uint64		sequence;
+	TimestampTz statement;		/* start of the statement that took it */
+} TakenSlot;
+
+typedef struct SettledSlot
+{
+	uint32		slot;
+	int			nest;
+	uint64		sequence;
+	QueueSettlement how;
+} SettledSlot;
+
+typedef struct PageRange
+{
+	QueueSegment *segment;
+	uint32		generation;
+	BlockNumber first;
+	BlockNumber last;
+	QueueTime	due;
+} PageRange;
+
+/* How counters of one queue change, by savepoint level. */
+typedef struct Delta
+{
+	QueueState *state;
+	int32		id;
+	int			nest;
+	bool		created;
+	bool		dropped;
+	int64		enqueued;
+	int64		stored;
+	int64		timed;
+	int64		cancelled;
+	int64		failed;
+	QueueTime	due;			/* earliest of what was stored */
+} Delta;
+
+/* The lists live for the backend; counts go back to 0 at each end. */
+static TakenSlot *taken;
+static int	taken_count;
+static int	taken_room;
+static SettledSlot *settled;
+static int	settled_count;
+static int	settled_room;
+static Delta *deltas;
+static int	delta_count;
+static int	delta_room;
+static PageRange ranges[PAGE_RANGES];
+static int	range_count;
+static bool ranges_overflowed;
+
+/* This transaction is counted as committing. */
+static bool committing;
+
+/* The SQLSTATE with which the current statement fails; 0: it does not. */
+static int	failed_with;
+
+/* Have room for so many more slots, taken and settled. May raise an error. */
+void
+queue_pending_reserve(int slots)
+{
+	if (taken_count + slots > taken_room)
+	{
+		int			room = Max(64, (taken_count + slots) * 2);
+
+		taken = taken ? repalloc_huge(taken, sizeof(TakenSlot) * room)
+			: MemoryContextAllocHuge(TopMemoryContext, sizeof(TakenSlot) * room);
+		taken_room = room;
+	}
+	if (settled_count + slots > settled_room)
+	{
+		int			room = Max(64, (settled_count + slots) * 2);
+
+		settled = settled ? repalloc_huge(settled, sizeof(SettledSlot) * room)
+			: MemoryContextAllocHuge(TopMemoryContext, sizeof(SettledSlot) * room);
+		settled_room = room;
+	}
+}
+
+/* The settlement entered last did not happen after all. */
+void
+queue_pending_unsettle_last(void)
+{
+	SettledSlot *entry = &settled[--settled_count];
+
+	queue_lease_unsettle(queue_slot(entry->slot), entry->sequence);
+}
+
+/* The settlement entered last turns out to be another. */
+void
+queue_pending_resettle_last(QueueSettlement how)
+{
+	settled[settled_count - 1].how = how;
+}
+
+/* Whether the open transaction settles this slot. */
+bool
+queue_pending_settles(uint32 slot, uint64 sequence)
+{
+	for (int i = settled_count - 1; i >= 0; i--)
+		if (settled[i].slot == slot && settled[i].sequence == sequence)
+			return true;
+	return false;
+}
+
+/* Room was reserved. */
+void
+queue_pending_taken(uint32 slot, uint64 sequence, bool pop)
+{
+	TakenSlot  *entry = &taken[taken_count++];
+
+	entry->slot = slot;
+	entry->pop = pop;
+	entry->sequence = sequence;
+	entry->statement = GetCurrentStatementStartTimestamp();
+}
+
+/* Room was reserved; the entry comes before the state changes, so an error between is undone. */
+void
+queue_pending_settled(uint32 slot, uint64 sequence, QueueSettlement how)
+{
+	SettledSlot *entry = &settled[settled_count++];
+
+	entry->slot = slot;
+	entry->nest = GetCurrentTransactionNestLevel();
+	entry->sequence = sequence;
+	entry->how = how;
+}
+
+/* May raise an error: call it before anything that must not be lost. */
+static Delta *
+get_delta(QueueState *state)
+{
+	int			nest = GetCurrentTransactionNestLevel();
+	Delta	   *delta;
+
+	for (int i = delta_count - 1; i >= 0; i--)
+		if (deltas[i].state == state && deltas[i].nest == nest && deltas[i].id == state->id)
+			return &deltas[i];
+	if (delta_count == delta_room)
+	{
+		int			room = Max(16, delta_room * 2);
+
+		deltas = deltas ? repalloc_huge(deltas, sizeof(Delta) * room)
+			: MemoryContextAllocHuge(TopMemoryContext, sizeof(Delta) * room);
+		delta_room = room;
+	}
+	delta = &deltas[delta_count++];
+	memset(delta, 0, sizeof(*delta));
+	delta->state = state;
+	delta->id = state->id;
+	delta->nest = nest;
+	delta->due = QUEUE_TIME_NEVER;
+	return delta;
+}
+
+static bool
+extend_range(PageRange *range, QueueSegment *segment, BlockNumber page, BlockNumber gap)
+{
+	if (range->segment != segment ||
+		page + gap < range->first || page > range->last + gap)
+		return false;
+	range->first = Min(range->first, page);
+	range->last = Max(range->last, page);
+	return true;
+}
+
+static void
+touch_page(QueueSegment *segment, BlockNumber page, QueueTime due)
+{
+	PageRange  *range;
+
+	for (int i = range_count - 1; i >= 0; i--)
+	{
+		if (!extend_range(&ranges[i], segment, page, RANGE_GAP))
+			continue;
+		ranges[i].due = Min(ranges[i].due, due);
+		return;
+	}
+	for (int i = 0; range_count == PAGE_RANGES && i < range_count; i++)
+	{
+		if (!extend_range(&ranges[i], segment, page, MaxBlockNumber / 2))
+			continue;
+		ranges[i].due = Min(ranges[i].due, due);
+		return;
+	}
+	if (range_count == PAGE_RANGES)
+	{
+		ranges_overflowed = true;
+		return;
+	}
+	range = &ranges[range_count++];
+	range->segment = segment;
+	range->generation = pg_atomic_read_u32(&segment->generation);
+	range->first = range->last = page;
+	range->due = due;
+}
+
+/* Messages were stored on a page; they are due at this time, 0: at once. */
+void
+queue_pending_stored(QueueState *state, QueueSegment *segment,
+					 BlockNumber page, QueueTime due, int messages)
+{
+	Delta	   *delta = get_delta(state);
+
+	delta->stored += messages;
+	if (due > 0)
+		delta->timed += messages;
+	delta->due = Min(delta->due, due);
+	touch_page(segment, page, due);
+}
+
+/* Messages of a page were deleted without slots (purge). */
+void
+queue_pending_removed(QueueState *state, QueueSegment *segment, BlockNumber page,
+					  int messages, int timed)
+{
+	Delta	   *delta = get_delta(state);
+
+	delta->stored -= messages;
+	delta->timed -= timed;
+	delta->cancelled += messages;
+	touch_page(segment, page, 0);
+}
+
+/* A failure was written, to be counted at commit. */
+void
+queue_pending_failed(QueueState *state)
+{
+	get_delta(state)->failed++;
+}
+
+/* Some of the stored messages are new ones. */
+void
+queue_pending_enqueued(QueueState *state, int messages)
+{
+	get_delta(state)->enqueued += messages;
+}
+
+void
+queue_pending_created(QueueState *state)
+{
+	get_delta(state)->created = true;
+}
+
+void
+queue_pending_dropped(QueueState *state)
+{
+	get_delta(state)->dropped = true;
+}
+
+/* Told by the executor's hook, which sees the error pass. */
+void
+queue_pending_statement_failed(int sqlstate)
+{
+	failed_with = sqlstate;
+}
+
+/* ---- the ends ---- */
+
+static void
+reset(void)
+{
+	taken_count = 0;
+	settled_count = 0;
+	delta_count = 0;
+	range_count = 0;
+	ranges_overflowed = false;
+	failed_with = 0;
+	if (taken_room > KEEP_ENTRIES)
+	{
+		pfree(taken);
+		taken = NULL;
+		taken_room = 0;
+	}
+	if (settled_room > KEEP_ENTRIES)
+	{
+		pfree(settled);
+		settled = NULL;
+		settled_room = 0;
+	}
+}
+
+static bool
+is_idle(void)
+{
+	return taken_count == 0 && settled_count == 0 && delta_count == 0 && range_count == 0;
+}
+
+/* Have the touched pages looked at; "at" is no later than the messages' due. */
+static void
+lower_ranges(QueueTime at)
+{
+	for (int i = 0; i < range_count; i++)
+	{
+		PageRange  *range = &ranges[i];
+
+		if (pg_atomic_read_u32(&range->segment->generation) == range->generation)
+			queue_map_lower_range(range->segment, range->first, range->last, Min(range->due, at));
+	}
+	for (int i = 0; ranges_overflowed && i < delta_count; i++)
+	{
+		uint32		position = 0;
+		QueueSegment *segment;
+		uint32		generation;
+
+		while (queue_ring_next(deltas[i].state, &position, QUEUE_TIME_NEVER, &segment, &generation))
+			if (pg_atomic_read_u32(&segment->pages) > 0)
+				queue_map_lower_range(segment, 0, pg_atomic_read_u32(&segment->pages) - 1, 0);
+	}
+}
+
+/* Numbers of retired slots on their way back into the ring, a batch at a time. */
+typedef struct ReturnedSlots
+{
+	QueueState *state;
+	uint32		count;
+	uint32		numbers[128];
+} ReturnedSlots;
+
+static void
+flush_returned(ReturnedSlots *returned)
+{
+	if (returned->count > 0)
+		queue_slot_give_back(returned->state, returned->count, returned->numbers);
+	returned->count = 0;
+}
+
+static void
+count_settlement(QueueSlot *slot, QueueSettlement how, QueueTime now)
+{
+	QueueState *state = &queue_states[slot->queue];
+
+	queue_count(state, QUEUE_COUNT_STORED, -1);
+	if (slot->timed)
+		queue_count(state, QUEUE_COUNT_TIMED, -1);
+	switch (how)
+	{
+		case QUEUE_SETTLE_ACK:
+			queue_count(state, QUEUE_COUNT_ACKED, 1);
+			queue_count(state, QUEUE_COUNT_WORK_USECS, now - slot->taken);
+			break;
+		case QUEUE_SETTLE_DEAD:
+			queue_count(state, QUEUE_COUNT_DEAD, 1);
+			break;
+		case QUEUE_SETTLE_EXPIRED:
+			queue_count(state, QUEUE_COUNT_EXPIRED, 1);
+			break;
+		case QUEUE_SETTLE_CANCEL:
+			queue_count(state, QUEUE_COUNT_CANCELLED, 1);
+			break;
+		case QUEUE_SETTLE_RETRY:
+		case QUEUE_SETTLE_MOVE:
+			break;
+	}
+}
+
+/* The rows are deleted for good: the slots' lives end. */
+static void
+finish_settled(QueueTime now)
+{
+	ReturnedSlots returned = {.count = 0};
+
+	for (int i = 0; i < settled_count; i++)
+	{
+		QueueSlot  *slot = queue_slot(settled[i].slot);
+		QueueState *state;
+		QueueSegment *segment;
+		uint64		word;
+
+		if (!queue_slot_lock_sequence(slot, settled[i].sequence, &word))
+			continue;
+		if (QUEUE_SLOT_STATE(word) != QUEUE_SLOT_SETTLING)
+		{
+			queue_slot_unlock(slot, word);
+			continue;
+		}
+		state = &queue_states[slot->queue];
+		segment = queue_segment_at(slot->segment);
+		count_settlement(slot, settled[i].how, now);
+		pg_atomic_write_u64(&segment->deleted_at, (uint64) now);
+		if (returned.count == lengthof(returned.numbers) || returned.state != state)
+			flush_returned(&returned);
+		queue_slot_retire(slot, word, settled[i].how == QUEUE_SETTLE_ACK ? QUEUE_SLOT_ACKED : 0);
+		returned.state = state;
+		returned.numbers[returned.count++] = settled[i].slot;
+	}
+	flush_returned(&returned);
+}
+
+/* A queue is gone, or never was: nothing of it stays in shared memory. */
+static void
+forget_queue(QueueState *state, int32 id)
+{
+	if (!queue_state_is(state, id))
+		return;
+	for (uint32 i = 0; i < queue_slot_count(); i++)
+	{
+		QueueSlot  *slot = queue_slot(i);
+		uint64		word;
+
+		if (QUEUE_SLOT_STATE(pg_atomic_read_u64(&slot->word)) == QUEUE_SLOT_FREE)
+			continue;
+		word = queue_slot_lock(slot);
+		if (QUEUE_SLOT_STATE(word) != QUEUE_SLOT_FREE &&
+			slot->queue == queue_state_index(state) && slot->database == MyDatabaseId)
+			queue_slot_free(slot, word, 0);
+		else
+			queue_slot_unlock(slot, word);
+	}
+	queue_ring_remove_all(state);
+	queue_state_forget(id);
+}
+
+static void
+apply_deltas(void)
+{
+	bool		call_worker = false;
+	QueueTime	now = queue_clock_now();
+
+	for (int i = 0; i < delta_count; i++)
+	{
+		Delta	   *delta = &deltas[i];
+		QueueState *state = delta->state;
+
+		if (delta->dropped)
+		{
+			forget_queue(state, delta->id);
+			call_worker = true;
+			continue;
+		}
+		if (delta->created)
+			call_worker = true;
+		queue_count(state, QUEUE_COUNT_ENQUEUED, delta->enqueued);
+		queue_count(state, QUEUE_COUNT_STORED, delta->stored);
+		queue_count(state, QUEUE_COUNT_TIMED, delta->timed);
+		queue_count(state, QUEUE_COUNT_CANCELLED, delta->cancelled);
+		queue_count(state, QUEUE_COUNT_FAILED, delta->failed);
+		if (delta->due == QUEUE_TIME_NEVER)
+			continue;
+		if (delta->due <= now)
+		{
+			queue_wakeup_work(state, delta->stored);
+			call_worker |= queue_state_ask(state, QUEUE_ASK_NOTIFY);
+		}
+		else
+		{
+			queue_wakeup_due(state, delta->due);
+			call_worker = true; /* it keeps the time for listeners */
+		}
+	}
+	for (int i = 0; i < delta_count && !call_worker; i++)
+		call_worker = (pg_atomic_read_u32(&deltas[i].state->asks) & QUEUE_ASK_RESERVE) != 0;
+	if (call_worker)
+		queue_wakeup_worker(MyDatabaseId);
+}
+
+static void
+at_commit(void)
+{
+	lower_ranges(QUEUE_TIME_NEVER);
+	finish_settled(queue_clock_now());
+	apply_deltas();
+	reset();
+}
+
+/* Whether an abort now charges a lease: its statement must have ended well. */
+static bool
+abort_counts(const TakenSlot *entry)
+{
+	if (entry->statement != GetCurrentStatementStartTimestamp())
+		return true;
+	if (proc_exit_inprogress)
+		return false;
+	switch (failed_with)
+	{
+		case ERRCODE_QUERY_CANCELED:
+		case ERRCODE_ADMIN_SHUTDOWN:
+		case ERRCODE_CRASH_SHUTDOWN:
+		case ERRCODE_CONNECTION_FAILURE:
+		case ERRCODE_PROTOCOL_VIOLATION:
+			return false;
+		default:
+			return true;
+	}
+}
+
+static void
+at_abort(void)
+{
+	queue_map_abort();
+	queue_slot_return_reserved();
+	queue_wakeup_abort();
+	for (int i = settled_count - 1; i >= 0; i--)
+		queue_lease_unsettle(queue_slot(settled[i].slot), settled[i].sequence);
+	for (int i = 0; i < taken_count; i++)
+		queue_lease_taker_aborted(queue_slot(taken[i].slot), taken[i].sequence,
+								  abort_counts(&taken[i]));
+	/* Rows it deleted are back; rows it stored are dead, which costs a look. */
+	if (range_count > 0)
+		lower_ranges(0);
+	for (int i = 0; i < delta_count; i++)
+		if (deltas[i].created)
+			forget_queue(deltas[i].state, deltas[i].id);
+	reset();
+}
+
+static void
+before_prepare(void)
+{
+	for (int i = 0; i < delta_count; i++)
+		if (deltas[i].created || deltas[i].dropped)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot PREPARE a transaction that has created or dropped a queue")));
+}
+
+static void
+at_prepare(void)
+{
+	FullTransactionId xid = GetTopFullTransactionIdIfAny();
+
+	for (int i = 0; i < settled_count; i++)
+		queue_lease_prepare(queue_slot(settled[i].slot), settled[i].sequence, xid);
+	/* Whoever looks finds rows in progress, and looks again in a while. */
+	lower_ranges(0);
+	for (int i = 0; i < delta_count; i++)
+		queue_state_ask(deltas[i].state, QUEUE_ASK_RECOUNT);
+	reset();
+}
+
+static void
+commit_ended(void)
+{
+	if (committing)
+		queue_state_commit_ended();
+	committing = false;
+}
+
+static void
+transaction_ends(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (!is_idle() && !committing)
+			{
+				queue_state_commit_begins();
+				committing = true;
+			}
+			break;
+		case XACT_EVENT_COMMIT:
+			if (!is_idle())
+				at_commit();
+			commit_ended();
+			break;
+		case XACT_EVENT_ABORT:
+			at_abort();
+			commit_ended();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			before_prepare();
+			break;
+		case XACT_EVENT_PREPARE:
+			if (!is_idle())
+				at_prepare();
+			break;
+		default:
+			break;
+	}
+}
+
+/* ---- savepoints ---- */
+
+static void
+savepoint_aborted(int nest)
+{
+	queue_map_abort();
+	queue_slot_return_reserved();
+	queue_wakeup_abort();
+	while (settled_count > 0 && settled[settled_count - 1].nest >= nest)
+	{
+		SettledSlot *entry = &settled[--settled_count];
+
+		queue_lease_unsettle(queue_slot(entry->slot), entry->sequence);
+		/* Nobody has the receipt of a popped message: it failed. */
+		for (int i = 0; i < taken_count; i++)
+		{
+			if (!taken[i].pop || taken[i].slot != entry->slot || taken[i].sequence != entry->sequence)
+				continue;
+			queue_lease_taker_aborted(queue_slot(entry->slot), entry->sequence, true);
+			taken[i] = taken[--taken_count];
+			break;
+		}
+	}
+	for (int i = 0; i < delta_count;)
+	{
+		if (deltas[i].nest < nest)
+		{
+			i++;
+			continue;
+		}
+		if (deltas[i].created)
+			forget_queue(deltas[i].state, deltas[i].id);
+		deltas[i] = deltas[--delta_count];
+	}
+	/* Rows deleted without a slot are back. */
+	lower_ranges(0);
+	failed_with = 0;
+}
+
+static void
+savepoint_released(int nest)
+{
+	for (int i = settled_count - 1; i >= 0 && settled[i].nest >= nest; i--)
+		settled[i].nest = nest - 1;
+	for (int i = 0; i < delta_count; i++)
+		if (deltas[i].nest >= nest)
+			deltas[i].nest = nest - 1;
+}
+
+static void
+savepoint_ends(SubXactEvent event, SubTransactionId id, SubTransactionId parent, void *arg)
+{
+	int			nest = GetCurrentTransactionNestLevel();
+
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		savepoint_aborted(nest);
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+		savepoint_released(nest);
+}
+
+void
+queue_pending_init(void)
+{
+	RegisterXactCallback(transaction_ends, NULL);
+	RegisterSubXactCallback(savepoint_ends, NULL);
+}

@@ -1,0 +1,251 @@
+/*
+ * purge.c
+ *	  Purge and cancel: deletes by somebody who holds no lease.
+ *
+ * A deleter takes a page's busy bit like a claimer, so that nobody can lease
+ * what it is about to delete, and keeps the bit while it deletes. This is the
+ * one place where the heap is written under busy; every heavyweight lock that
+ * a delete can need is taken before, so that nothing is awaited under it.
+ * Afterwards the rows are being deleted by an open transaction, which claimers
+ * pass over; if it aborts, its callback makes the pages due again.
+ *
+ * Messages that have a slot (leased ones, only when asked for; cooling ones)
+ * go through the slot, like a settlement.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/toast_internals.h"
+#include "access/table.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/relcache.h"
+#include "utils/snapmgr.h"
+
+#include "error.h"
+#include "lease.h"
+#include "message.h"
+#include "pending.h"
+#include "purge.h"
+#include "segment.h"
+#include "visit.h"
+
+typedef struct Chosen
+{
+	ItemPointerData tid;
+	int64		id;
+	bool		held;
+	bool		timed;
+	uint32		slot;
+} Chosen;
+
+typedef struct PurgeVisit
+{
+	QueueVisit	visit;
+	const QueuePurgeFilter *filter;
+	int			count;
+	Chosen		chosen[MaxHeapTuplesPerPage];
+} PurgeVisit;
+
+static int
+state_of(const QueueVisit *visit, HeapTuple tuple, const QueueMessageHead *head)
+{
+	switch (queue_visit_held(visit, tuple))
+	{
+		case QUEUE_HELD_LEASED:
+			return QUEUE_MESSAGE_LEASED;
+		case QUEUE_HELD_SETTLING:
+			return 0;
+		case QUEUE_HELD_COOLING:
+		case QUEUE_HELD_DEAD:
+			return QUEUE_MESSAGE_FAILED;
+		case QUEUE_HELD_CLAIMABLE:
+			return QUEUE_MESSAGE_READY;
+		case QUEUE_HELD_NOT:
+			break;
+	}
+	if (head->visible_at <= visit->wall)
+		return QUEUE_MESSAGE_READY;
+	return head->failures > 0 ? QUEUE_MESSAGE_FAILED : QUEUE_MESSAGE_DELAYED;
+}
+
+static bool
+choose(HeapTuple tuple, QueueTupleFate fate, void *arg)
+{
+	PurgeVisit *purge = arg;
+	QueueMessageHead head;
+	Chosen	   *chosen;
+
+	if (!queue_visit_passes(&purge->visit, tuple, fate))
+		return true;
+	queue_message_head(&head, tuple, RelationGetDescr(purge->visit.rel));
+	/* Whatever stays is looked at by the next claimer. */
+	queue_visit_due(&purge->visit, 0);
+	if (!(state_of(&purge->visit, tuple, &head) & purge->filter->states) ||
+		head.enqueued_at >= purge->filter->older_than ||
+		(purge->filter->id != 0 && head.id != purge->filter->id))
+		return true;
+	chosen = &purge->chosen[purge->count++];
+	chosen->tid = tuple->t_self;
+	chosen->id = head.id;
+	chosen->timed = !TIMESTAMP_IS_NOBEGIN(head.visible_at);
+	chosen->held = queue_visit_held(&purge->visit, tuple) != QUEUE_HELD_NOT;
+	chosen->slot = purge->visit.held_by[ItemPointerGetOffsetNumber(&tuple->t_self)];
+	return true;
+}
+
+/* A message with a slot: the slot goes into our hands first. */
+static bool
+delete_held(PurgeVisit *purge, Chosen *chosen)
+{
+	QueueSlot  *slot = queue_slot(chosen->slot);
+	uint64		word = queue_slot_lock(slot);
+
+	if ((QUEUE_SLOT_STATE(word) != QUEUE_SLOT_LEASED && QUEUE_SLOT_STATE(word) != QUEUE_SLOT_COOLING) ||
+		slot->message_id != chosen->id)
+	{
+		queue_slot_unlock(slot, word);
+		return false;
+	}
+	queue_pending_settled(chosen->slot, QUEUE_SLOT_SEQUENCE(word), QUEUE_SETTLE_CANCEL);
+	queue_lease_begin_settling(slot, word);
+	if (queue_segment_delete(purge->visit.rel, &chosen->tid,
+							 chosen->id) == QUEUE_DELETE_DONE)
+		return true;
+	queue_pending_unsettle_last();
+	return false;
+}
+
+static int
+delete_chosen(PurgeVisit *purge, QueueDef *def)
+{
+	int			deleted = 0;
+	int			without_slot = 0;
+	int			timed = 0;
+
+	for (int i = 0; i < purge->count; i++)
+	{
+		Chosen	   *chosen = &purge->chosen[i];
+
+		if (chosen->held)
+			deleted += delete_held(purge, chosen);
+		else if (queue_segment_delete(purge->visit.rel, &chosen->tid,
+									  chosen->id) == QUEUE_DELETE_DONE)
+		{
+			without_slot++;
+			timed += chosen->timed;
+		}
+	}
+	if (without_slot > 0)
+		queue_pending_removed(def->state, purge->visit.segment, purge->visit.hold->page,
+							  without_slot, timed);
+	return deleted + without_slot;
+}
+
+/* The relation is locked for writing. */
+static int
+purge_page(QueueDef *def, Relation rel, QueueSegment *segment, BlockNumber page,
+		   const QueuePurgeFilter *filter, PurgeVisit *purge)
+{
+	QueueMapHold hold;
+	QueueMapTake take;
+	int			deleted;
+
+	queue_pending_reserve(MaxHeapTuplesPerPage);
+	/* Makes room in the transaction's lists before anything is deleted. */
+	queue_pending_removed(def->state, segment, page, 0, 0);
+	while ((take = queue_map_take(segment, page, QUEUE_TIME_NEVER, &hold)) == QUEUE_MAP_BUSY)
+	{
+		queue_map_wait(segment, page);
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (take != QUEUE_MAP_TAKEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no map memory left"),
+				 errhint("Raise \"queue.map_memory\".")));
+	queue_visit_begin(&purge->visit, segment, rel);
+	purge->filter = filter;
+	purge->count = 0;
+	queue_visit_slots(&purge->visit, &hold);
+	queue_segment_visit(rel, page, GetActiveSnapshot(), choose, purge);
+	deleted = delete_chosen(purge, def);
+	queue_map_put(&hold, purge->visit.due);
+	return deleted;
+}
+
+/* heap_delete() of a toasted row locks these; have them before busy. */
+static void
+lock_toast(Relation rel)
+{
+	Oid			toastrelid = rel->rd_rel->reltoastrelid;
+	Relation	toast;
+	List	   *indexes;
+	ListCell   *cell;
+
+	if (!OidIsValid(toastrelid))
+		return;
+	toast = table_open(toastrelid, RowExclusiveLock);
+	indexes = RelationGetIndexList(toast);
+	foreach(cell, indexes)
+		LockRelationOid(lfirst_oid(cell), RowExclusiveLock);
+	list_free(indexes);
+	table_close(toast, NoLock);
+}
+
+/*
+ * Delete what the filter chooses, in the caller's transaction; returns how
+ * many. Messages stored by this transaction, or by open ones, are not seen.
+ */
+int64
+queue_purge(QueueDef *def, const QueuePurgeFilter *filter)
+{
+	PurgeVisit *purge = palloc(sizeof(PurgeVisit));
+	int64		deleted = 0;
+	uint32		position = 0;
+	QueueSegment *segment;
+	uint32		generation;
+
+	queue_ring_load(def->state);
+	while (queue_ring_next(def->state, &position, QUEUE_TIME_NEVER, &segment, &generation) &&
+		   (filter->id == 0 || deleted == 0))
+	{
+		Relation	rel = queue_segment_open(segment, generation, RowExclusiveLock);
+		BlockNumber pages;
+
+		if (rel == NULL)
+			continue;
+		lock_toast(rel);
+		queue_segment_refresh(segment, rel);
+		pages = pg_atomic_read_u32(&segment->pages);
+		for (BlockNumber page = 0; page < pages && (filter->id == 0 || deleted == 0); page++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (filter->id != 0 && !queue_segment_has(rel, page, filter->id))
+				continue;
+			deleted += purge_page(def, rel, segment, page, filter, purge);
+		}
+		relation_close(rel, NoLock);
+	}
+	pfree(purge);
+	return deleted;
+}
+
+/* The same for one page, where a message was seen. */
+int64
+queue_purge_at(QueueDef *def, const QueuePlace *place, const QueuePurgeFilter *filter)
+{
+	PurgeVisit *purge;
+	QueueSegment *segment = queue_segment_at(place->segment);
+	Relation	rel = queue_segment_open(segment, place->generation, RowExclusiveLock);
+	int64		deleted;
+
+	if (rel == NULL)
+		return 0;
+	lock_toast(rel);
+	purge = palloc(sizeof(PurgeVisit));
+	deleted = purge_page(def, rel, segment, place->page, filter, purge);
+	pfree(purge);
+	relation_close(rel, NoLock);
+	return deleted;
+}

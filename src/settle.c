@@ -1,0 +1,270 @@
+/*
+ * settle.c
+ *	  A receipt comes back.
+ *
+ * A receipt is believed only if its slot still has it, in this database and
+ * with this segment's generation: then nobody else can hold the message, and
+ * the row is where the slot says. The slot goes to settling before the row is
+ * deleted, so from then on neither deadline nor consumer can take it; commit
+ * frees it, abort puts it back (pending.c).
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+
+#include "acl.h"
+#include "error.h"
+#include "lease.h"
+#include "settle.h"
+
+/* What a receipt's slot said when it was looked at. */
+typedef struct ReceiptFacts
+{
+	QueueSlot  *slot;
+	uint64		word;
+	Oid			view;
+	uint32		segment;
+	uint32		generation;
+	ItemPointerData tid;
+	int64		message_id;
+} ReceiptFacts;
+
+static bool
+is_receipt(const pg_uuid_t *receipt)
+{
+	return (receipt->data[6] & 0xF0) == 0x80 && (receipt->data[8] & 0xC0) == 0x80;
+}
+
+static bool
+still_holds(uint64 word)
+{
+	switch (QUEUE_SLOT_STATE(word))
+	{
+		case QUEUE_SLOT_LEASED:
+			return true;
+		case QUEUE_SLOT_COOLING:
+			return (word & QUEUE_SLOT_LATE) != 0;
+		default:
+			return false;
+	}
+}
+
+static QueueSettleStatus
+look_up(const pg_uuid_t *receipt, ReceiptFacts *facts)
+{
+	QueueSlot  *slot = is_receipt(receipt) ? queue_slot_find(receipt) : NULL;
+	uint64		word;
+	bool		same;
+
+	if (slot == NULL)
+		return QUEUE_STATUS_INVALID;
+	word = queue_slot_lock(slot);
+	same = memcmp(&slot->receipt, receipt, sizeof(pg_uuid_t)) == 0 &&
+		slot->database == MyDatabaseId;
+	facts->slot = slot;
+	facts->word = word;
+	facts->view = slot->view;
+	facts->segment = slot->segment;
+	facts->generation = slot->generation;
+	facts->tid = slot->tid;
+	facts->message_id = slot->message_id;
+	queue_slot_unlock(slot, word);
+	if (!same)
+		return QUEUE_STATUS_LOST;
+	if (still_holds(word))
+		return QUEUE_STATUS_OK;
+	if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_FREE && (word & QUEUE_SLOT_ACKED))
+		return QUEUE_STATUS_ALREADY_ACKED;
+	if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_SETTLING &&
+		queue_pending_settles(queue_slot_number(slot), QUEUE_SLOT_SEQUENCE(word)))
+		return QUEUE_STATUS_ALREADY_ACKED;
+	return QUEUE_STATUS_LOST;
+}
+
+/* The queue of a receipt, its view locked; NULL if it is being dropped. */
+static QueueDef *
+open_queue(Oid view)
+{
+	LockRelationOid(view, AccessShareLock);
+	return queue_catalog_get(view);
+}
+
+/* Open the segment and move the slot into this transaction's hands. */
+static bool
+take_hold(ReceiptFacts *facts, QueueSettlement how, bool (*acceptable) (uint64 word),
+		  QueueSettling *settling)
+{
+	uint64		word;
+
+	settling->slot = facts->slot;
+	settling->number = queue_slot_number(facts->slot);
+	settling->sequence = QUEUE_SLOT_SEQUENCE(facts->word);
+	settling->segment = queue_segment_at(facts->segment);
+	settling->tid = facts->tid;
+	settling->message_id = facts->message_id;
+	settling->rel = queue_segment_open(settling->segment, facts->generation, RowExclusiveLock);
+	if (settling->rel == NULL)
+		return false;
+	queue_pending_reserve(1);
+	if (queue_slot_lock_sequence(facts->slot, settling->sequence, &word))
+	{
+		if (acceptable(word))
+		{
+			settling->prior = (uint32) (word & 0xFFFF);
+			queue_pending_settled(settling->number, settling->sequence, how);
+			queue_lease_begin_settling(facts->slot, word);
+			return true;
+		}
+		queue_slot_unlock(facts->slot, word);
+	}
+	relation_close(settling->rel, NoLock);
+	return false;
+}
+
+/*
+ * Begin to settle what a receipt holds. On OK the caller deletes the row and
+ * ends with queue_settle_end(), or raises an error.
+ */
+QueueSettleStatus
+queue_settle_begin(const pg_uuid_t *receipt, QueueSettlement how, QueueSettling *settling)
+{
+	ReceiptFacts facts;
+	QueueSettleStatus status = look_up(receipt, &facts);
+
+	if (status != QUEUE_STATUS_OK)
+		return status;
+	settling->def = open_queue(facts.view);
+	if (settling->def == NULL)
+		return QUEUE_STATUS_LOST;
+	if (!queue_acl_has(facts.view, QUEUE_ACL_DEQUEUE))
+		return QUEUE_STATUS_DENIED;
+	return take_hold(&facts, how, still_holds, settling) ? QUEUE_STATUS_OK : QUEUE_STATUS_LOST;
+}
+
+static bool
+is_cooling(uint64 word)
+{
+	return QUEUE_SLOT_STATE(word) == QUEUE_SLOT_COOLING;
+}
+
+/* The worker begins to write what a cooling slot has to say. */
+bool
+queue_settle_begin_cooling(uint32 number, QueueSettlement how, QueueSettling *settling)
+{
+	QueueSlot  *slot = queue_slot(number);
+	ReceiptFacts facts = {.slot = slot};
+
+	facts.word = queue_slot_lock(slot);
+	facts.view = slot->view;
+	facts.segment = slot->segment;
+	facts.generation = slot->generation;
+	facts.tid = slot->tid;
+	facts.message_id = slot->message_id;
+	queue_slot_unlock(slot, facts.word);
+	if (!is_cooling(facts.word) || slot->database != MyDatabaseId)
+		return false;
+	settling->def = open_queue(facts.view);
+	return settling->def && take_hold(&facts, how, is_cooling, settling);
+}
+
+/* Delete the row. False, and the slot as before, if it is not to be had. */
+bool
+queue_settle_delete(QueueSettling *settling)
+{
+	if (queue_segment_delete(settling->rel, &settling->tid, settling->message_id) == QUEUE_DELETE_DONE)
+		return true;
+	queue_pending_unsettle_last();
+	return false;
+}
+
+void
+queue_settle_end(QueueSettling *settling)
+{
+	relation_close(settling->rel, NoLock);
+}
+
+QueueSettleStatus
+queue_settle_ack(const pg_uuid_t *receipt)
+{
+	QueueSettling settling;
+	QueueSettleStatus status = queue_settle_begin(receipt, QUEUE_SETTLE_ACK, &settling);
+
+	if (status != QUEUE_STATUS_OK)
+		return status;
+	if (!queue_settle_delete(&settling))
+		status = QUEUE_STATUS_LOST;
+	queue_settle_end(&settling);
+	return status;
+}
+
+/*
+ * Lock the slot of a receipt that still holds. Neither release nor extend
+ * touches the row, so the segment is not opened.
+ */
+static QueueSettleStatus
+lock_holder(const pg_uuid_t *receipt, ReceiptFacts *facts, QueueDef **def)
+{
+	QueueSettleStatus status = look_up(receipt, facts);
+
+	if (status != QUEUE_STATUS_OK)
+		return status;
+	*def = open_queue(facts->view);
+	if (*def == NULL)
+		return QUEUE_STATUS_LOST;
+	if (!queue_acl_has(facts->view, QUEUE_ACL_DEQUEUE))
+		return QUEUE_STATUS_DENIED;
+	if (!queue_slot_lock_sequence(facts->slot, QUEUE_SLOT_SEQUENCE(facts->word), &facts->word))
+		return QUEUE_STATUS_LOST;
+	if (still_holds(facts->word))
+		return QUEUE_STATUS_OK;
+	queue_slot_unlock(facts->slot, facts->word);
+	return QUEUE_STATUS_LOST;
+}
+
+/* Back at once or after a delay (us); takes effect now, whatever the transaction does. */
+QueueSettleStatus
+queue_settle_release(const pg_uuid_t *receipt, int64 delay)
+{
+	ReceiptFacts facts;
+	QueueDef   *def;
+	QueueSettleStatus status = lock_holder(receipt, &facts, &def);
+
+	if (status == QUEUE_STATUS_OK)
+	{
+		/* A deadline that passed has counted; the release does not undo it. */
+		if (QUEUE_SLOT_STATE(facts.word) == QUEUE_SLOT_COOLING)
+		{
+			queue_slot_unlock(facts.slot, (facts.word & ~(uint64) QUEUE_SLOT_LATE) | QUEUE_SLOT_GONE);
+			return status;
+		}
+		memset(&facts.slot->receipt, 0, sizeof(pg_uuid_t));
+		queue_lease_release(facts.slot, facts.word, queue_clock_now() + delay);
+	}
+	return status;
+}
+
+/*
+ * New deadline: now + lease, not beyond what the queue allows from the dequeue
+ * on. A late one takes its failure back, which nobody has written yet.
+ */
+QueueSettleStatus
+queue_settle_extend(const pg_uuid_t *receipt, int64 lease, TimestampTz *deadline)
+{
+	ReceiptFacts facts;
+	QueueDef   *def;
+	QueueSettleStatus status = lock_holder(receipt, &facts, &def);
+	QueueSlot  *slot = facts.slot;
+
+	if (status != QUEUE_STATUS_OK)
+		return status;
+	if (QUEUE_SLOT_STATE(facts.word) == QUEUE_SLOT_COOLING)
+		queue_count(def->state, QUEUE_COUNT_FAILED, -1);
+	slot->deadline = Min(queue_clock_now() + (lease ? lease : def->options.lease_timeout), slot->cap);
+	*deadline = queue_clock_to_wall(slot->deadline);
+	/* Raising its due is the next visitor's business; lowering is ours. */
+	queue_lease_lower(slot, slot->deadline);
+	queue_slot_unlock(slot, queue_slot_word(facts.word, QUEUE_SLOT_LEASED, 0));
+	return status;
+}

@@ -1,0 +1,244 @@
+/*
+ * state.c
+ *	  The roster: one entry in shared memory for each queue that was used
+ *	  since the server started.
+ *
+ * An entry is found by database and queue id. It stays where it is until its
+ * queue is dropped, so a pointer to it is good while the queue's view is
+ * locked; queue_state_is() tells a remembered pointer that went stale.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/hsearch.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "state.h"
+
+#define RING_LOCKS 128
+
+typedef struct RosterKey
+{
+	Oid			database;
+	int32		id;
+} RosterKey;
+
+typedef struct RosterEntry
+{
+	RosterKey	key;
+	uint32		index;
+} RosterEntry;
+
+typedef struct Roster
+{
+	/* under the roster lock */
+	uint32		used;			/* entries ever used: a bound for walks */
+	/* atomic */
+	pg_atomic_uint32 committing;	/* transactions between commit and callback */
+} Roster;
+
+/* All three are attached at start, the same in every process. */
+QueueState *queue_states;
+static Roster *roster;
+static HTAB *roster_hash;
+
+/* Lock 0 of the tranche guards the roster, the others the rings. */
+static LWLockPadded *locks;
+
+static Size
+state_size(void)
+{
+	return MAXALIGN(sizeof(Roster)) + mul_size(queue_max_queues, sizeof(QueueState));
+}
+
+static void
+state_init(void *area, bool found)
+{
+	HASHCTL		info = {.keysize = sizeof(RosterKey),.entrysize = sizeof(RosterEntry)};
+
+	roster = area;
+	queue_states = (QueueState *) ((char *) area + MAXALIGN(sizeof(Roster)));
+	locks = GetNamedLWLockTranche("QueueState");
+	roster_hash = queue_shmem_hash("queue roster", queue_max_queues, &info,
+								   HASH_ELEM | HASH_BLOBS);
+	if (!found)
+		memset(area, 0, state_size());
+}
+
+const QueueShmemPart queue_state_shmem = {
+	"queue state", state_size, state_init, "QueueState", RING_LOCKS + 1
+};
+
+uint32
+queue_state_index(const QueueState *state)
+{
+	return state - queue_states;
+}
+
+LWLock *
+queue_state_ring_lock(const QueueState *state)
+{
+	return &locks[1 + queue_state_index(state) % RING_LOCKS].lock;
+}
+
+bool
+queue_state_is(const QueueState *state, int32 id)
+{
+	return state->database == MyDatabaseId && state->id == id;
+}
+
+static void
+reset(QueueState *state, Oid database, int32 id)
+{
+	state->loaded = false;
+	state->first_segment = QUEUE_NONE;
+	state->reserves = 0;
+	pg_atomic_init_u32(&state->active, QUEUE_NONE);
+	pg_atomic_init_u32(&state->asks, QUEUE_ASK_RECOUNT | QUEUE_ASK_RECLAIM | QUEUE_ASK_RESERVE);
+	pg_atomic_init_u32(&state->slots, 0);
+	pg_atomic_init_u32(&state->sleepers, 0);
+	pg_atomic_init_u32(&state->inexact, 1);
+	pg_atomic_init_u64(&state->keeper, QUEUE_TIME_NEVER);
+	pg_atomic_init_u64(&state->recheck, 0);
+	pg_atomic_init_u64(&state->recheck_at, 0);
+	pg_atomic_init_u64(&state->notified, 0);
+	pg_atomic_init_u64(&state->next_due, 0);
+	for (int i = 0; i < QUEUE_COUNTERS; i++)
+		pg_atomic_init_u64(&state->counters[i], 0);
+	state->sampled = 0;
+	state->swept = 0;
+	state->sweep_at = 0;
+	memset(state->samples, 0, sizeof(state->samples));
+	ConditionVariableInit(&state->wakeup);
+	state->generation++;
+	state->id = id;
+	state->database = database;
+}
+
+static QueueState *
+allocate(void)
+{
+	if (roster->used < (uint32) queue_max_queues)
+		return &queue_states[roster->used++];
+	for (int i = 0; i < queue_max_queues; i++)
+		if (!OidIsValid(queue_states[i].database))
+			return &queue_states[i];
+	return NULL;
+}
+
+/* The entry of a queue of this database; NULL if there is none and !create. */
+QueueState *
+queue_state_get(int32 id, bool create)
+{
+	RosterKey	key = {MyDatabaseId, id};
+	RosterEntry *entry;
+	QueueState *state = NULL;
+
+	LWLockAcquire(&locks[0].lock, LW_SHARED);
+	entry = hash_search(roster_hash, &key, HASH_FIND, NULL);
+	if (entry)
+		state = &queue_states[entry->index];
+	LWLockRelease(&locks[0].lock);
+	if (state || !create)
+		return state;
+
+	LWLockAcquire(&locks[0].lock, LW_EXCLUSIVE);
+	entry = hash_search(roster_hash, &key, HASH_FIND, NULL);
+	if (entry)
+		state = &queue_states[entry->index];
+	else if ((state = allocate()) != NULL)
+	{
+		entry = hash_search(roster_hash, &key, HASH_ENTER_NULL, NULL);
+		if (entry)
+		{
+			entry->index = queue_state_index(state);
+			reset(state, MyDatabaseId, id);
+		}
+		else
+			state = NULL;
+	}
+	LWLockRelease(&locks[0].lock);
+	if (state == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many queues are in use"),
+				 errdetail("The limit is %d.", queue_max_queues),
+				 errhint("Raise \"queue.max_queues\" and restart the server.")));
+	return state;
+}
+
+/*
+ * Free the entry of a queue whose drop has committed or whose creation was
+ * rolled back. Its ring must be empty. Called from callbacks: cannot fail.
+ */
+void
+queue_state_forget(int32 id)
+{
+	RosterKey	key = {MyDatabaseId, id};
+	RosterEntry *entry;
+
+	LWLockAcquire(&locks[0].lock, LW_EXCLUSIVE);
+	entry = hash_search(roster_hash, &key, HASH_REMOVE, NULL);
+	if (entry)
+	{
+		QueueState *state = &queue_states[entry->index];
+
+		state->database = InvalidOid;
+		state->id = 0;
+		state->generation++;
+		ConditionVariableBroadcast(&state->wakeup);
+	}
+	LWLockRelease(&locks[0].lock);
+}
+
+/*
+ * Walk the entries of a database (InvalidOid: of all). The entry can be freed
+ * at any time; a caller that cares locks the queue.
+ */
+QueueState *
+queue_state_next(Oid database, uint32 *position)
+{
+	uint32		used = roster->used;
+
+	while (*position < used)
+	{
+		QueueState *state = &queue_states[(*position)++];
+		Oid			owner = state->database;
+
+		if (OidIsValid(owner) && (!OidIsValid(database) || owner == database))
+			return state;
+	}
+	return NULL;
+}
+
+/* Ask the worker for something. Returns whether this is news. */
+bool
+queue_state_ask(QueueState *state, uint32 what)
+{
+	if ((pg_atomic_read_u32(&state->asks) & what) == what)
+		return false;
+	return (pg_atomic_fetch_or_u32(&state->asks, what) & what) != what;
+}
+
+/*
+ * Transactions that change counters tell when they are about to commit and
+ * when they have counted, so that a recount knows a moment without any.
+ */
+void
+queue_state_commit_begins(void)
+{
+	pg_atomic_fetch_add_u32(&roster->committing, 1);
+}
+
+void
+queue_state_commit_ended(void)
+{
+	pg_atomic_fetch_sub_u32(&roster->committing, 1);
+}
+
+uint32
+queue_state_committing(void)
+{
+	return pg_atomic_read_u32(&roster->committing);
+}

@@ -1,0 +1,106 @@
+/*
+ * state.h
+ *	  What shared memory knows of a queue: counters, sleepers, its ring.
+ */
+#ifndef QUEUE_STATE_H
+#define QUEUE_STATE_H
+
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+#include "storage/lwlock.h"
+
+#include "clock.h"
+
+/* Index of a state or a segment that is none. */
+#define QUEUE_NONE PG_UINT32_MAX
+
+/* Flags that ask the worker for something. */
+#define QUEUE_ASK_NOTIFY	0x01	/* tell listeners */
+#define QUEUE_ASK_RESERVE	0x02	/* make an empty segment */
+#define QUEUE_ASK_FAILURES	0x04	/* cooling slots are to be written */
+#define QUEUE_ASK_RECLAIM	0x08	/* a segment may be all dead */
+#define QUEUE_ASK_RECOUNT	0x10	/* counters are not exact */
+
+typedef enum QueueCounter
+{
+	QUEUE_COUNT_ENQUEUED,
+	QUEUE_COUNT_DEQUEUED,
+	QUEUE_COUNT_ACKED,
+	QUEUE_COUNT_FAILED,			/* failures counted */
+	QUEUE_COUNT_DEAD,
+	QUEUE_COUNT_EXPIRED,
+	QUEUE_COUNT_CANCELLED,		/* by cancel, DELETE or purge */
+	QUEUE_COUNT_STORED,			/* a gauge: rows that live */
+	QUEUE_COUNT_TIMED,			/* a gauge: those of them with a time of delivery */
+	QUEUE_COUNT_WAIT_USECS,		/* enqueue to dequeue, summed */
+	QUEUE_COUNT_WORK_USECS,		/* dequeue to ack, summed */
+	QUEUE_COUNTERS,
+} QueueCounter;
+
+/* Totals of the past, for rates: one sample each ten seconds. */
+#define QUEUE_RATE_SAMPLES 7
+
+typedef struct QueueState
+{
+	/* under the roster lock, exclusive to change */
+	Oid			database;		/* InvalidOid: the entry is free */
+	int32		id;
+	uint32		generation;		/* of this entry: changes when it is freed */
+
+	/* under the queue's ring lock */
+	bool		loaded;			/* the ring is known */
+	uint32		first_segment;	/* in ring order, oldest first */
+	uint32		reserves;		/* empty segments */
+
+	/* atomic */
+	pg_atomic_uint32 active;	/* segment that takes inserts */
+	pg_atomic_uint32 asks;		/* QUEUE_ASK_... */
+	pg_atomic_uint32 slots;		/* leases and the like that it holds */
+	pg_atomic_uint32 sleepers;
+	pg_atomic_uint32 inexact;	/* counters are being rebuilt */
+	pg_atomic_uint64 keeper;	/* QueueTime at which some sleeper looks again */
+	pg_atomic_uint64 recheck;	/* QueueTime of the next look at forgotten groups */
+	pg_atomic_uint64 recheck_at;	/* how far that look has come */
+	pg_atomic_uint64 notified;	/* QueueTime of the last notification */
+	pg_atomic_uint64 next_due;	/* QueueTime for which the worker notifies next */
+	pg_atomic_uint64 counters[QUEUE_COUNTERS];
+
+	/* the worker alone */
+	QueueTime	sampled;
+	uint64		swept;			/* pages, since the last time round */
+	QueueTime	sweep_at;
+	uint64		samples[QUEUE_RATE_SAMPLES][3];
+
+	/* its own lock inside */
+	ConditionVariable wakeup;
+} QueueState;
+
+extern const QueueShmemPart queue_state_shmem;
+
+extern QueueState *queue_states;
+
+extern QueueState *queue_state_get(int32 id, bool create);
+extern bool queue_state_is(const QueueState *state, int32 id);
+extern LWLock *queue_state_ring_lock(const QueueState *state);
+extern void queue_state_forget(int32 id);
+extern uint32 queue_state_index(const QueueState *state);
+extern QueueState *queue_state_next(Oid database, uint32 *position);
+extern bool queue_state_ask(QueueState *state, uint32 what);
+
+extern void queue_state_commit_begins(void);
+extern void queue_state_commit_ended(void);
+extern uint32 queue_state_committing(void);
+
+static inline void
+queue_count(QueueState *state, QueueCounter counter, int64 n)
+{
+	pg_atomic_fetch_add_u64(&state->counters[counter], n);
+}
+
+static inline int64
+queue_counted(QueueState *state, QueueCounter counter)
+{
+	return (int64) pg_atomic_read_u64(&state->counters[counter]);
+}
+
+#endif							/* QUEUE_STATE_H */

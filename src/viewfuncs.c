@@ -1,0 +1,540 @@
+/*
+ * viewfuncs.c
+ *	  What queue.queues, queue.stats, queue.leases, queue.segments and
+ *	  queue.health() show.
+ *
+ * All come from shared counters and the catalog: no table of messages is
+ * scanned. Rows are shown to whoever has any right on the queue and to members
+ * of pg_monitor; never a payload, never a receipt.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/xlog.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#include "acl.h"
+#include "catalog.h"
+#include "error.h"
+#include "guc.h"
+#include "launcher.h"
+#include "message.h"
+#include "segment.h"
+#include "slot.h"
+#include "wakeup.h"
+
+typedef void (*ForQueue) (QueueDef *def, ReturnSetInfo *result);
+
+/* Call "show" for each queue the caller may watch. */
+static void
+for_each_queue(FunctionCallInfo fcinfo, ForQueue show)
+{
+	ListCell   *cell;
+
+	queue_error_need_preload();
+	InitMaterializedSRF(fcinfo, 0);
+	foreach(cell, queue_catalog_views())
+	{
+		Oid			view = lfirst_oid(cell);
+		QueueDef   *def;
+
+		if (!ConditionalLockRelationOid(view, AccessShareLock))
+			continue;
+		def = queue_catalog_get(view);
+		if (def && queue_acl_may_watch(view))
+		{
+			if (def->state)
+				queue_ring_load(def->state);
+			show(def, (ReturnSetInfo *) fcinfo->resultinfo);
+		}
+		UnlockRelationOid(view, AccessShareLock);
+	}
+}
+
+/* ---- stats ---- */
+
+/* Slots of a queue by what they say; one walk over all slots a call. */
+typedef struct SlotCounts
+{
+	int64		leased;
+	int64		cooling;
+} SlotCounts;
+
+static SlotCounts
+count_slots(QueueState *state)
+{
+	SlotCounts	counts = {0, 0};
+
+	if (pg_atomic_read_u32(&state->slots) == 0)
+		return counts;
+	for (uint32 i = 0; i < queue_slot_count(); i++)
+	{
+		QueueSlot  *slot = queue_slot(i);
+		uint64		word = pg_atomic_read_u64(&slot->word);
+
+		if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_FREE || slot->queue != queue_state_index(state))
+			continue;
+		if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_COOLING)
+			counts.cooling++;
+		else
+			counts.leased++;
+	}
+	return counts;
+}
+
+/* Rate over the last minute, as far as samples go back. */
+static double
+rate_of(QueueState *state, int counter, int64 now_total)
+{
+	QueueTime	now = queue_clock_now();
+	double		seconds = (now - state->sampled) / 1e6;
+	uint64		oldest = state->samples[0][counter];
+
+	if (state->sampled == 0)
+		return 0;
+	for (int i = 1; i < QUEUE_RATE_SAMPLES && state->samples[i][counter] != 0; i++)
+	{
+		oldest = state->samples[i][counter];
+		seconds += 10;
+	}
+	return seconds > 0 ? (now_total - (int64) oldest) / seconds : 0;
+}
+
+/* The oldest message of the first page that is due, as an age. */
+typedef struct Oldest
+{
+	TupleDesc	desc;
+	TimestampTz at;
+} Oldest;
+
+static bool
+see_oldest(HeapTuple tuple, QueueTupleFate fate, void *arg)
+{
+	Oldest	   *oldest = arg;
+	QueueMessageHead head;
+
+	if (fate != QUEUE_TUPLE_LIVE)
+		return true;
+	queue_message_head(&head, tuple, oldest->desc);
+	if (head.visible_at <= queue_clock_wall())
+		oldest->at = Min(oldest->at, head.enqueued_at);
+	return true;
+}
+
+static TimestampTz
+oldest_ready(QueueState *state)
+{
+	Oldest		oldest = {.at = DT_NOEND};
+	QueueTime	now = queue_clock_now();
+	uint32		position = 0;
+	QueueSegment *segment;
+	uint32		generation;
+
+	while (oldest.at == DT_NOEND && queue_ring_next(state, &position, now, &segment, &generation))
+	{
+		Relation	rel = queue_segment_open(segment, generation, AccessShareLock);
+		BlockNumber page;
+		BlockNumber from = 0;
+		BlockNumber busy = InvalidBlockNumber;
+
+		if (rel == NULL)
+			continue;
+		oldest.desc = RelationGetDescr(rel);
+		/* A few pages: this is a number to look at, not to act on. */
+		for (int i = 0; i < 4 && oldest.at == DT_NOEND &&
+			 queue_map_find(segment, from, now, &page, &busy); i++)
+		{
+			if (page < RelationGetNumberOfBlocks(rel))
+				queue_segment_visit(rel, page, NULL, see_oldest, &oldest);
+			from = page + 1;
+		}
+		relation_close(rel, AccessShareLock);
+	}
+	return oldest.at;
+}
+
+/*
+ * Which of the messages with a time of delivery still wait for it. They are on
+ * pages of their own making, so this reads pages; after so many it says so.
+ */
+#define WAITING_PAGES 4096
+
+typedef struct Waiting
+{
+	TupleDesc	desc;
+	TimestampTz now;
+	int64		delayed;
+	int64		failed;
+	bool		all;
+} Waiting;
+
+static bool
+see_waiting(HeapTuple tuple, QueueTupleFate fate, void *arg)
+{
+	Waiting    *waiting = arg;
+	QueueMessageHead head;
+
+	queue_message_head(&head, tuple, waiting->desc);
+	if (head.visible_at <= waiting->now)
+		return true;
+	if (head.failures > 0)
+		waiting->failed++;
+	else
+		waiting->delayed++;
+	return true;
+}
+
+static Waiting
+count_waiting(QueueState *state)
+{
+	Waiting		waiting = {.now = queue_clock_wall(),.all = true};
+	int			left = WAITING_PAGES;
+	uint32		position = 0;
+	QueueSegment *segment;
+	uint32		generation;
+
+	while (queue_counted(state, QUEUE_COUNT_TIMED) > 0 &&
+		   queue_ring_next(state, &position, QUEUE_TIME_NEVER, &segment, &generation))
+	{
+		Relation	rel = queue_segment_open(segment, generation, AccessShareLock);
+		BlockNumber pages;
+
+		if (rel == NULL)
+			continue;
+		waiting.desc = RelationGetDescr(rel);
+		pages = RelationGetNumberOfBlocks(rel);
+		for (BlockNumber page = 0; page < pages && left > 0; page++, left--)
+		{
+			CHECK_FOR_INTERRUPTS();
+			queue_segment_visit_seen(rel, page, GetActiveSnapshot(), see_waiting, &waiting);
+		}
+		relation_close(rel, AccessShareLock);
+		waiting.all = left > 0;
+	}
+	return waiting;
+}
+
+static Interval *
+make_interval_usecs(int64 usecs)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	interval->time = usecs;
+	return interval;
+}
+
+static Datum
+average_ms(int64 usecs, int64 n, bool *isnull)
+{
+	*isnull = n == 0;
+	return Float8GetDatum(n ? usecs / 1000.0 / n : 0);
+}
+
+static void
+show_stats(QueueDef *def, ReturnSetInfo *result)
+{
+	QueueState *state = def->state;
+	SlotCounts	slots;
+	Datum		values[20];
+	bool		nulls[20] = {false};
+	int64		counts[QUEUE_COUNTERS];
+	Waiting		waiting;
+	TimestampTz oldest;
+	int			n = 0;
+
+	if (state == NULL)
+		return;
+	slots = count_slots(state);
+	for (int i = 0; i < QUEUE_COUNTERS; i++)
+		counts[i] = queue_counted(state, i);
+	waiting = count_waiting(state);
+	oldest = oldest_ready(state);
+	values[n++] = CStringGetTextDatum(def->name);
+	values[n++] = Int64GetDatum(Max(counts[QUEUE_COUNT_STORED] - slots.leased - slots.cooling -
+								 waiting.delayed - waiting.failed, 0));
+	values[n++] = Int64GetDatum(slots.leased);
+	values[n++] = Int64GetDatum(waiting.delayed);
+	values[n++] = Int64GetDatum(slots.cooling + waiting.failed);
+	values[n++] = Int64GetDatum(counts[QUEUE_COUNT_STORED]);
+	nulls[n] = oldest == DT_NOEND;
+	values[n] = IntervalPGetDatum(make_interval_usecs(nulls[n] ? 0 : queue_clock_wall() - oldest));
+	n++;
+	values[n++] = Int64GetDatum(counts[QUEUE_COUNT_ENQUEUED]);
+	values[n++] = Int64GetDatum(counts[QUEUE_COUNT_DEQUEUED]);
+	values[n++] = Int64GetDatum(counts[QUEUE_COUNT_ACKED]);
+	values[n++] = Int64GetDatum(counts[QUEUE_COUNT_FAILED]);
+	values[n++] = Int64GetDatum(counts[QUEUE_COUNT_DEAD]);
+	values[n++] = Int64GetDatum(counts[QUEUE_COUNT_EXPIRED]);
+	values[n++] = Int64GetDatum(counts[QUEUE_COUNT_CANCELLED]);
+	values[n++] = Float8GetDatum(rate_of(state, 0, counts[QUEUE_COUNT_ENQUEUED]));
+	values[n++] = Float8GetDatum(rate_of(state, 1, counts[QUEUE_COUNT_DEQUEUED]));
+	values[n++] = Float8GetDatum(rate_of(state, 2, counts[QUEUE_COUNT_ACKED]));
+	values[n] = average_ms(counts[QUEUE_COUNT_WAIT_USECS], counts[QUEUE_COUNT_DEQUEUED], &nulls[n]);
+	n++;
+	values[n] = average_ms(counts[QUEUE_COUNT_WORK_USECS], counts[QUEUE_COUNT_ACKED], &nulls[n]);
+	n++;
+	values[n++] = BoolGetDatum(pg_atomic_read_u32(&state->inexact) == 0 &&
+							   !(pg_atomic_read_u32(&state->asks) & QUEUE_ASK_RECOUNT) && waiting.all);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+PG_FUNCTION_INFO_V1(queue_stats);
+Datum
+queue_stats(PG_FUNCTION_ARGS)
+{
+	for_each_queue(fcinfo, show_stats);
+	return (Datum) 0;
+}
+
+/* ---- segments ---- */
+
+static void
+show_segments(QueueDef *def, ReturnSetInfo *result)
+{
+	static const char *const roles[] = {"free", "reserve", "active", "sealed"};
+	static const char *const kept[] = {
+		NULL, "messages are left in it", "reclaim_delay has not passed since the last delete",
+		"somebody holds a lock on it", "transactions on it are open"
+	};
+	uint32		position = 0;
+	QueueSegment *segment;
+	uint32		generation;
+
+	while (def->state && queue_ring_next(def->state, &position, QUEUE_TIME_NEVER, &segment, &generation))
+	{
+		Datum		values[7];
+		bool		nulls[7] = {false};
+		Relation	rel = queue_segment_open(segment, generation, AccessShareLock);
+		QueueTime	due = queue_map_due(segment);
+		const char *why = segment->role == QUEUE_SEGMENT_SEALED
+			? kept[pg_atomic_read_u32(&segment->kept)] : NULL;
+
+		if (rel == NULL)
+			continue;
+		values[0] = CStringGetTextDatum(def->name);
+		values[1] = ObjectIdGetDatum(segment->relid);
+		values[2] = Int32GetDatum(segment->number);
+		values[3] = CStringGetTextDatum(roles[segment->role]);
+		values[4] = Int64GetDatum((int64) RelationGetNumberOfBlocks(rel) * BLCKSZ);
+		nulls[5] = due == QUEUE_TIME_NEVER;
+		values[5] = TimestampTzGetDatum(queue_clock_to_wall(due));
+		nulls[6] = why == NULL;
+		values[6] = why ? CStringGetTextDatum(why) : (Datum) 0;
+		relation_close(rel, AccessShareLock);
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+}
+
+PG_FUNCTION_INFO_V1(queue_segments);
+Datum
+queue_segments(PG_FUNCTION_ARGS)
+{
+	for_each_queue(fcinfo, show_segments);
+	return (Datum) 0;
+}
+
+/* ---- queues ---- */
+
+PG_FUNCTION_INFO_V1(queue_may_watch);
+Datum
+queue_may_watch(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(0) || get_rel_name(PG_GETARG_OID(0)) == NULL)
+		PG_RETURN_BOOL(false);
+	PG_RETURN_BOOL(queue_acl_may_watch(PG_GETARG_OID(0)));
+}
+
+/* ---- leases ---- */
+
+static const char *
+slot_state_name(uint64 word)
+{
+	switch (QUEUE_SLOT_STATE(word))
+	{
+		case QUEUE_SLOT_LEASED:
+			return "leased";
+		case QUEUE_SLOT_SETTLING:
+			return "settling";
+		case QUEUE_SLOT_COOLING:
+			return (word & QUEUE_SLOT_DEAD) ? "dead" : "cooling";
+		case QUEUE_SLOT_FREE:
+			break;
+	}
+	return NULL;
+}
+
+PG_FUNCTION_INFO_V1(queue_leases);
+Datum
+queue_leases(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	queue_error_need_preload();
+	InitMaterializedSRF(fcinfo, 0);
+	for (uint32 i = 0; i < queue_slot_count(); i++)
+	{
+		QueueSlot  *shared = queue_slot(i);
+		QueueSlot	slot;
+		uint64		word = pg_atomic_read_u64(&shared->word);
+		Datum		values[9];
+		bool		nulls[9] = {false};
+		char	   *name;
+
+		if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_FREE || shared->database != MyDatabaseId)
+			continue;
+		word = queue_slot_lock(shared);
+		memcpy(&slot, shared, sizeof(slot));
+		queue_slot_unlock(shared, word);
+		if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_FREE || slot.database != MyDatabaseId)
+			continue;
+		name = get_rel_name(slot.view);
+		if (name == NULL || !queue_acl_may_watch(slot.view))
+			continue;
+		values[0] = CStringGetTextDatum(name);
+		values[1] = Int64GetDatum(slot.message_id);
+		values[2] = CStringGetTextDatum(slot_state_name(word));
+		values[3] = Int32GetDatum(slot.failures + 1);
+		values[4] = ObjectIdGetDatum(slot.owner);
+		values[5] = Int32GetDatum(slot.pid);
+		nulls[6] = slot.consumer[0] == '\0';
+		values[6] = CStringGetTextDatum(slot.consumer);
+		values[7] = TimestampTzGetDatum(queue_clock_to_wall(slot.taken));
+		nulls[8] = slot.deadline == QUEUE_TIME_NEVER;
+		values[8] = TimestampTzGetDatum(QUEUE_SLOT_STATE(word) == QUEUE_SLOT_COOLING
+										? queue_clock_to_wall(slot.next)
+										: queue_clock_to_wall(slot.deadline));
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/* ---- health ---- */
+
+static void
+put_health(ReturnSetInfo *result, const char *check, const char *status, const char *value,
+		   const char *detail, const char *hint)
+{
+	const char *texts[] = {check, status, value, detail, hint};
+	Datum		values[5];
+	bool		nulls[5];
+
+	for (int i = 0; i < 5; i++)
+	{
+		nulls[i] = texts[i] == NULL;
+		values[i] = nulls[i] ? (Datum) 0 : CStringGetTextDatum(texts[i]);
+	}
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+static void
+check_worker(ReturnSetInfo *result)
+{
+	int			pid = queue_wakeup_worker_pid(MyDatabaseId);
+
+	if (pid != 0)
+		put_health(result, "worker", "ok", psprintf("%d", pid), "The worker of this database runs.", NULL);
+	else
+		put_health(result, "worker", "fail", NULL,
+				   queue_launcher_running() ? "This database has no worker; the launcher runs."
+				   : "Neither launcher nor worker run.",
+				   "Failures are not written and nobody is notified. See the server's log; \"max_worker_processes\" may be too low.");
+}
+
+/* Who holds back the oldest snapshot, if it is old. */
+static void
+check_horizon(ReturnSetInfo *result)
+{
+	TransactionId oldest = GetOldestNonRemovableTransactionId(NULL);
+	TransactionId next = XidFromFullTransactionId(ReadNextFullTransactionId());
+	int32		age = (int32) (next - oldest);
+	const char *status = age > 1000000 ? "warn" : "ok";
+
+	put_health(result, "horizon", status, psprintf("%d", age),
+			   "Transactions since the oldest one that some snapshot, prepared transaction or slot still needs.",
+			   age > 1000000 ? "See pg_stat_activity (backend_xmin), pg_prepared_xacts and pg_replication_slots for the holder. Queues keep their speed; segments are emptied after queue.reclaim_delay." : NULL);
+}
+
+static void
+check_slots(ReturnSetInfo *result)
+{
+	uint32		all = queue_slot_count();
+	uint32		used = all - queue_slot_free_count();
+	const char *status = used > all / 8 * 7 ? "fail" : used > all / 2 ? "warn" : "ok";
+
+	put_health(result, "lease_slots", status, psprintf("%u of %u", used, all),
+			   "Messages that are leased, being settled, or wait for their failure to be written.",
+			   strcmp(status, "ok") == 0 ? NULL : "Raise \"queue.max_leases\" or use shorter leases; queue.leases shows who holds them.");
+}
+
+static void
+check_map(ReturnSetInfo *result)
+{
+	int64		used;
+	int64		total;
+
+	queue_map_usage(&used, &total);
+	put_health(result, "map_memory", used > total / 10 * 9 ? "warn" : "ok",
+			   psprintf(INT64_FORMAT " of " INT64_FORMAT " bytes", used, total),
+			   "Memory that tells where work may be; page entries give way when it is full.",
+			   used > total / 10 * 9 ? "Raise \"queue.map_memory\" if dequeues get slow." : NULL);
+}
+
+static void
+check_segments(ReturnSetInfo *result)
+{
+	int			stuck = 0;
+	uint32		position = 0;
+	QueueState *state;
+
+	while ((state = queue_state_next(MyDatabaseId, &position)) != NULL)
+	{
+		uint32		at = 0;
+		QueueSegment *segment;
+		uint32		generation;
+
+		while (queue_ring_next(state, &at, QUEUE_TIME_NEVER, &segment, &generation))
+			if (segment->role == QUEUE_SEGMENT_SEALED &&
+				(pg_atomic_read_u32(&segment->kept) == QUEUE_KEPT_LOCKED ||
+				 pg_atomic_read_u32(&segment->kept) == QUEUE_KEPT_IN_PROGRESS))
+				stuck++;
+	}
+	put_health(result, "stuck_segments", stuck > 0 ? "warn" : "ok", psprintf("%d", stuck),
+			   "Segments without messages that could not be emptied when last tried.",
+			   stuck > 0 ? "queue.segments tells why; pg_locks tells who." : NULL);
+}
+
+static void
+check_clock(ReturnSetInfo *result)
+{
+	put_health(result, "clock", "ok", psprintf("%u", queue_clock_epoch()),
+			   "Epoch of the offset between the wall clock and the clock of leases.", NULL);
+}
+
+PG_FUNCTION_INFO_V1(queue_health);
+Datum
+queue_health(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	queue_error_need_preload();
+	InitMaterializedSRF(fcinfo, 0);
+	check_worker(result);
+	check_horizon(result);
+	check_slots(result);
+	check_map(result);
+	check_segments(result);
+	check_clock(result);
+	put_health(result, "relays", "ok", "0", "Relays are not part of this version.", NULL);
+	return (Datum) 0;
+}

@@ -1,0 +1,354 @@
+/*
+ * worker.c
+ *	  The worker of one database: rounds of small steps.
+ *
+ * Started by the launcher; exits when its database lost the extension or a
+ * command needs the database to itself, and is started again otherwise. While
+ * it is away delivery goes on; failures stay in their slots, dead letters and
+ * notifications wait, segments grow past their size.
+ *
+ * A round looks at every queue of the database that asked for something or
+ * whose time has come, each step in a transaction of its own. Between rounds
+ * it sleeps without a transaction. An error ends the step and is logged; the
+ * queue's step is tried again after the worker's interval.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/extension.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "tcop/tcopprot.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "launcher.h"
+#include "maintain.h"
+#include "segment.h"
+#include "wakeup.h"
+#include "worker.h"
+
+/* Pages a sweep visits in one step, and how long a round of all may take. */
+#define SWEEP_PAGES 256
+
+typedef bool (*Step) (QueueDef *def);
+
+/* Reset after every step; what lives longer is in shared memory. */
+static MemoryContext scratch;
+
+/*
+ * Run one step in a transaction of its own, under the queue's lock. Returns
+ * what the step said, false after an error.
+ */
+static bool
+run_step(const char *what, Oid view, Step step)
+{
+	volatile bool result = false;
+
+	PG_TRY();
+	{
+		QueueDef   *def;
+
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		pgstat_report_activity(STATE_RUNNING, what);
+		MemoryContextSwitchTo(scratch);
+		if (!OidIsValid(view))
+			result = step(NULL);
+		else if (ConditionalLockRelationOid(view, AccessShareLock) &&
+				 (def = queue_catalog_get(view)) != NULL)
+			result = step(def);
+		if (ActiveSnapshotSet())
+			PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(scratch);
+		EmitErrorReport();
+		AbortCurrentTransaction();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+		result = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContextReset(scratch);
+	return result;
+}
+
+/* ---- steps ---- */
+
+static bool
+step_failures(QueueDef *def)
+{
+	return queue_maintain_failures();
+}
+
+static bool
+step_reserve(QueueDef *def)
+{
+	return queue_maintain_reserve(def);
+}
+
+static bool
+step_reclaim(QueueDef *def)
+{
+	return queue_maintain_reclaim(def);
+}
+
+static bool
+step_sweep(QueueDef *def)
+{
+	queue_maintain_sweep(def, SWEEP_PAGES);
+	return false;
+}
+
+static bool
+step_recount(QueueDef *def)
+{
+	return queue_maintain_recount(def);
+}
+
+static bool
+step_notify(QueueDef *def)
+{
+	queue_maintain_notify(def);
+	return true;
+}
+
+/* ---- rounds ---- */
+
+/* The view of a queue, for steps; remembered by nobody. */
+static Oid	view_of_id;
+static int32 wanted_id;
+
+static bool
+step_find_view(QueueDef *def)
+{
+	QueueDef   *found = queue_catalog_get_by_id(wanted_id);
+
+	view_of_id = found ? found->view : InvalidOid;
+	return found != NULL;
+}
+
+static Oid
+view_of(QueueState *state)
+{
+	wanted_id = state->id;
+	return run_step("finding a queue", InvalidOid, step_find_view) ? view_of_id : InvalidOid;
+}
+
+static bool
+take_ask(QueueState *state, uint32 what)
+{
+	if (!(pg_atomic_read_u32(&state->asks) & what))
+		return false;
+	pg_atomic_fetch_and_u32(&state->asks, ~what);
+	return true;
+}
+
+/* Note when something falls due by itself, and ask for a notification then. */
+static QueueTime
+watch_due(QueueState *state, QueueTime now)
+{
+	QueueTime	noted = (QueueTime) pg_atomic_read_u64(&state->next_due);
+	QueueTime	due = queue_ring_due(state);
+
+	if (noted != 0 && noted <= now)
+		queue_state_ask(state, QUEUE_ASK_NOTIFY);
+	pg_atomic_write_u64(&state->next_due, due > now && due != QUEUE_TIME_NEVER ? (uint64) due : 0);
+	return due > now ? due : QUEUE_TIME_NEVER;
+}
+
+/* Whether listeners can be told now; otherwise *wake becomes the time for it. */
+static bool
+may_notify(QueueState *state, QueueTime now, QueueTime *wake)
+{
+	QueueTime	next = (QueueTime) pg_atomic_read_u64(&state->notified) +
+		queue_notify_interval * INT64CONST(1000);
+
+	if (!(pg_atomic_read_u32(&state->asks) & QUEUE_ASK_NOTIFY))
+		return false;
+	if (now >= next)
+		return true;
+	*wake = Min(*wake, next);
+	return false;
+}
+
+/* Everything one queue wants now. *wake: when it wants more. */
+static void
+serve_queue(QueueState *state, bool tick, QueueTime *wake)
+{
+	QueueTime	now = queue_clock_now();
+	Oid			view = InvalidOid;
+	bool		notify;
+	uint32		asks;
+
+	*wake = Min(*wake, watch_due(state, now));
+	notify = may_notify(state, now, wake);
+	asks = pg_atomic_read_u32(&state->asks) & ~(QUEUE_ASK_NOTIFY | QUEUE_ASK_FAILURES);
+	/* What was tried in vain waits for the next tick. */
+	if (!tick)
+		asks &= QUEUE_ASK_RESERVE;
+	if (!notify && asks == 0 && !(tick && now >= state->sweep_at))
+		return;
+	view = view_of(state);
+	if (!OidIsValid(view))
+		return;
+	if (notify && take_ask(state, QUEUE_ASK_NOTIFY) && !run_step("notifying", view, step_notify))
+		queue_state_ask(state, QUEUE_ASK_NOTIFY);
+	if (take_ask(state, QUEUE_ASK_RESERVE))
+		while (run_step("making a segment", view, step_reserve))
+			CHECK_FOR_INTERRUPTS();
+	if (!tick)
+		return;
+	queue_maintain_sample(state);
+	while (run_step("emptying a segment", view, step_reclaim))
+		CHECK_FOR_INTERRUPTS();
+	if (take_ask(state, QUEUE_ASK_RECOUNT) && !run_step("counting messages", view, step_recount))
+		queue_state_ask(state, QUEUE_ASK_RECOUNT);
+	run_step("sweeping", view, step_sweep);
+	state->sweep_at = now + queue_recheck_interval * INT64CONST(1000);
+}
+
+/* Queues nobody used since the start are found in the catalog. */
+static bool
+step_load_all(QueueDef *def)
+{
+	List	   *views = queue_catalog_views();
+	ListCell   *cell;
+
+	foreach(cell, views)
+	{
+		QueueDef   *found;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!ConditionalLockRelationOid(lfirst_oid(cell), AccessShareLock))
+			continue;
+		found = queue_catalog_get(lfirst_oid(cell));
+		if (found)
+			queue_ring_load(found->state);
+		UnlockRelationOid(lfirst_oid(cell), AccessShareLock);
+	}
+	return true;
+}
+
+static bool
+step_has_extension(QueueDef *def)
+{
+	return queue_catalog_exists();
+}
+
+static void
+leave(int code, Datum arg)
+{
+	queue_wakeup_unregister_worker();
+}
+
+/* One round; returns when to begin the next one. */
+static QueueTime
+run_round(QueueTime *next_tick)
+{
+	QueueTime	now = queue_clock_now();
+	QueueTime	wake;
+	bool		tick = now >= *next_tick;
+	bool		failures = tick;
+	uint32		position = 0;
+	QueueState *state;
+
+	if (tick)
+	{
+		queue_clock_check_step();
+		*next_tick = now + queue_worker_interval * INT64CONST(1000);
+	}
+	wake = *next_tick;
+	while ((state = queue_state_next(MyDatabaseId, &position)) != NULL)
+		failures |= take_ask(state, QUEUE_ASK_FAILURES);
+	if (failures)
+		while (run_step("writing failures", InvalidOid, step_failures))
+			CHECK_FOR_INTERRUPTS();
+	position = 0;
+	while ((state = queue_state_next(MyDatabaseId, &position)) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (state->loaded)
+			serve_queue(state, tick, &wake);
+	}
+	return wake;
+}
+
+static void
+sleep_until(QueueTime wake)
+{
+	static uint32 wait_event = 0;	/* named at first use */
+	QueueTime	now = queue_clock_now();
+	long		ms = wake <= now ? 0 : Min((wake - now) / 1000 + 1, 60000);
+
+	if (wait_event == 0)
+		wait_event = queue_wait_event_new("QueueWorkerMain");
+	pgstat_report_activity(STATE_IDLE, NULL);
+	pgstat_report_stat(false);
+	if (ms > 0)
+		WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, wait_event);
+	ResetLatch(MyLatch);
+}
+
+void
+queue_worker_main(Datum main_arg)
+{
+	Oid			database = DatumGetObjectId(main_arg);
+	QueueTime	next_tick = 0;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	if (queue_launcher_is_left(database))
+		proc_exit(0);
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	scratch = AllocSetContextCreate(TopMemoryContext, "queue worker", ALLOCSET_DEFAULT_SIZES);
+	if (!run_step("looking for the extension", InvalidOid, step_has_extension))
+	{
+		queue_launcher_worker_has_no_extension();
+		proc_exit(0);
+	}
+	if (!queue_wakeup_register_worker())
+		proc_exit(0);
+	before_shmem_exit(leave, (Datum) 0);
+	run_step("loading queues", InvalidOid, step_load_all);
+
+	for (;;)
+	{
+		QueueTime	wake;
+
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		if (queue_launcher_is_left(MyDatabaseId))
+			proc_exit(0);
+		queue_wakeup_take_call();
+		if (queue_clock_now() >= next_tick &&
+			!run_step("looking for the extension", InvalidOid, step_has_extension))
+		{
+			queue_launcher_worker_has_no_extension();
+			proc_exit(0);
+		}
+		wake = run_round(&next_tick);
+		sleep_until(wake);
+	}
+}
