@@ -18,7 +18,7 @@ SQL_PARTS = $(addprefix sql/extension/, schema.sql types.sql catalog.sql queues.
 
 DATA_built = $(EXTENSION)--$(EXTVERSION).sql
 PG_CPPFLAGS = -I$(srcdir)/src
-PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -fvisibility=hidden $(QUEUE_CFLAGS)
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter $(QUEUE_CFLAGS)
 EXTRA_CLEAN = $(EXTENSION)--$(EXTVERSION).sql build
 
 PG_CONFIG ?= pg_config
@@ -29,7 +29,7 @@ include $(PGXS)
 override with_llvm = no
 
 $(EXTENSION)--$(EXTVERSION).sql: $(SQL_PARTS) queue.control
-	(echo '\echo Use "CREATE EXTENSION queue" to load this file. \quit'; cat $(SQL_PARTS)) > $@
+	(printf '%s\n' '\echo Use "CREATE EXTENSION queue" to load this file. \quit'; cat $(SQL_PARTS)) > $@
 
 $(OBJS): $(wildcard $(srcdir)/src/*.h)
 

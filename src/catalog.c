@@ -227,7 +227,10 @@ queue_catalog_get(Oid view)
 	}
 	if (queue_shmem_ready() && !RecoveryInProgress() &&
 		(def->state == NULL || !queue_state_is(def->state, def->id)))
+	{
 		def->state = queue_state_get(def->id, true);
+		def->state->view = view;
+	}
 	return def;
 }
 

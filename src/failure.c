@@ -83,11 +83,10 @@ push_time(JsonbParseState **state, const char *name, const QueueMessage *message
 {
 	bool		isnull;
 	Datum		time = queue_message_get(message, column, &isnull);
-	char		text[MAXDATELEN + 1];
 
-	if (!isnull)
-		JsonEncodeDateTime(text, time, TIMESTAMPTZOID, NULL);
-	push_text(state, name, isnull ? NULL : text);
+	/* The state keeps the pointer until the object is complete. */
+	push_text(state, name, isnull ? NULL
+			  : JsonEncodeDateTime(palloc(MAXDATELEN + 1), time, TIMESTAMPTZOID, NULL));
 }
 
 /* The header queue.death of a message that goes to the dead-letter queue. */

@@ -112,6 +112,7 @@ reset(QueueState *state, Oid database, int32 id)
 	memset(state->samples, 0, sizeof(state->samples));
 	ConditionVariableInit(&state->wakeup);
 	state->generation++;
+	state->view = InvalidOid;
 	state->id = id;
 	state->database = database;
 }

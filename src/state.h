@@ -46,6 +46,7 @@ typedef struct QueueState
 	Oid			database;		/* InvalidOid: the entry is free */
 	int32		id;
 	uint32		generation;		/* of this entry: changes when it is freed */
+	Oid			view;			/* set by whoever has it locked */
 
 	/* under the queue's ring lock */
 	bool		loaded;			/* the ring is known */

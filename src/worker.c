@@ -131,26 +131,6 @@ step_notify(QueueDef *def)
 
 /* ---- rounds ---- */
 
-/* The view of a queue, for steps; remembered by nobody. */
-static Oid	view_of_id;
-static int32 wanted_id;
-
-static bool
-step_find_view(QueueDef *def)
-{
-	QueueDef   *found = queue_catalog_get_by_id(wanted_id);
-
-	view_of_id = found ? found->view : InvalidOid;
-	return found != NULL;
-}
-
-static Oid
-view_of(QueueState *state)
-{
-	wanted_id = state->id;
-	return run_step("finding a queue", InvalidOid, step_find_view) ? view_of_id : InvalidOid;
-}
-
 static bool
 take_ask(QueueState *state, uint32 what)
 {
@@ -205,7 +185,7 @@ serve_queue(QueueState *state, bool tick, QueueTime *wake)
 		asks &= QUEUE_ASK_RESERVE;
 	if (!notify && asks == 0 && !(tick && now >= state->sweep_at))
 		return;
-	view = view_of(state);
+	view = state->view;
 	if (!OidIsValid(view))
 		return;
 	if (notify && take_ask(state, QUEUE_ASK_NOTIFY) && !run_step("notifying", view, step_notify))
