@@ -273,6 +273,7 @@ set_pause(FunctionCallInfo fcinfo, bool paused)
 		reason = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	def = open_owned(fcinfo, ShareUpdateExclusiveLock);
 	queue_catalog_set_pause(def->view, dequeue, enqueue, paused, reason);
+	queue_pending_resumed(def->state);
 }
 
 PG_FUNCTION_INFO_V1(queue_pause);

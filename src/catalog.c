@@ -326,6 +326,23 @@ queue_catalog_segments(int32 id)
 	return found;
 }
 
+/* Whether a relation is a segment of some queue. */
+bool
+queue_catalog_is_segment(Oid relid)
+{
+	Relation	rel = table_open(own_relation("_segment"), AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	bool		found;
+
+	ScanKeyInit(&key, SEGMENT_RELATION, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, own_relation("_segment_pkey"), true, NULL, 1, &key);
+	found = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
 /* The views of all queues of the database, as a list of OIDs. */
 List *
 queue_catalog_views(void)

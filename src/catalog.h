@@ -41,6 +41,7 @@ extern QueueDef *queue_catalog_get(Oid view);
 extern QueueDef *queue_catalog_open(text *name, AclMode need);
 extern QueueDef *queue_catalog_get_by_id(int32 id);
 extern List *queue_catalog_segments(int32 id);
+extern bool queue_catalog_is_segment(Oid relid);
 extern List *queue_catalog_views(void);
 extern void queue_catalog_init(void);
 extern Oid	queue_catalog_message_sequence(void);

@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "storage/lmgr.h"
+#include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -284,6 +285,40 @@ queue_pop(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/* How often somebody who waits for a paused queue looks at the pause, us. */
+#define PAUSE_LOOK 1000000
+
+/*
+ * Sleep until the queue has something due and is not paused. The definition is
+ * read under the catalog's snapshot, which is given back before each sleep.
+ */
+static QueueWakeup
+sleep_without_snapshot(Oid view, QueueTime deadline)
+{
+	for (;;)
+	{
+		QueueTime	now = queue_clock_now();
+		QueueDef   *def;
+		QueueWakeup result;
+		bool		slept;
+		bool		paused;
+
+		AcceptInvalidationMessages();
+		def = queue_catalog_get(view);
+		if (def == NULL)
+			return QUEUE_WAKEUP_DROPPED;
+		paused = def->paused_dequeue;
+		InvalidateCatalogSnapshot();
+		Assert(!TransactionIdIsValid(MyProc->xmin));
+		if (!paused)
+			return queue_wakeup_sleep(def->state, deadline, now, &slept);
+		result = queue_wakeup_sleep(def->state, Min(deadline, now + PAUSE_LOOK),
+									QUEUE_TIME_NEVER, &slept);
+		if (result == QUEUE_WAKEUP_DROPPED || queue_clock_now() >= deadline)
+			return result;
+	}
+}
+
 /*
  * CALL queue.wait(): sleeps with neither transaction state nor snapshot, which
  * a procedure can have after committing. Only outside a transaction block.
@@ -294,11 +329,10 @@ queue_wait(PG_FUNCTION_ARGS)
 {
 	CallContext *context = (CallContext *) fcinfo->context;
 	QueueDef   *def;
-	QueueState *state;
+	Oid			view;
 	QueueTime	deadline;
 	TupleDesc	desc;
 	QueueWakeup result;
-	bool		slept = false;
 	Datum		value;
 	bool		isnull = false;
 	char		name[NAMEDATALEN];
@@ -319,19 +353,13 @@ queue_wait(PG_FUNCTION_ARGS)
 		elog(ERROR, "return type must be a row type");
 	desc = BlessTupleDesc(desc);
 	queue_ring_load(def->state);
-	state = def->state;
+	view = def->view;
 	strlcpy(name, def->name, sizeof(name));
 	deadline += queue_clock_now();
-	if (def->paused_dequeue)
-		state = NULL;
 
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	SPI_commit();
-	InvalidateCatalogSnapshot();
-	if (state)
-		result = queue_wakeup_sleep(state, deadline, queue_clock_now(), &slept);
-	else
-		result = QUEUE_WAKEUP_TIMEOUT;
+	result = sleep_without_snapshot(view, deadline);
 	SPI_finish();
 	if (result == QUEUE_WAKEUP_DROPPED)
 		queue_error_no_queue(name);

@@ -16,6 +16,7 @@
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_namespace.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
@@ -44,8 +45,15 @@ static object_access_hook_type previous_access;
 /* Above 0 inside a command that may drop everything. */
 static int	dropping_extension = 0;
 
+/* Above 0 inside a command that does nothing but give relations to others. */
+static int	changing_owner = 0;
+
 /* ---- relations ---- */
 
+/*
+ * Whether a relation is a queue's view or segment. It is so only once it is in
+ * the catalog: a restore makes relations first and fills the catalog later.
+ */
 static bool
 is_ours(Oid relid, char *relkind)
 {
@@ -55,7 +63,9 @@ is_ours(Oid relid, char *relkind)
 		!queue_catalog_exists())
 		return false;
 	*relkind = get_rel_relkind(relid);
-	return true;
+	if (*relkind == RELKIND_VIEW)
+		return queue_catalog_get(relid) != NULL;
+	return *relkind == RELKIND_RELATION && queue_catalog_is_segment(relid);
 }
 
 pg_attribute_noreturn() static void
@@ -145,8 +155,10 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 
 	if (previous_access)
 		previous_access(access, classId, objectId, subId, arg);
+	if (classId == DatabaseRelationId && access == OAT_DROP && queue_shmem_ready())
+		queue_pending_database_dropped(objectId);
 	if (classId != RelationRelationId || (access != OAT_DROP && access != OAT_POST_ALTER) ||
-		queue_acl_internal_ddl > 0 || dropping_extension > 0)
+		queue_acl_internal_ddl > 0 || dropping_extension > 0 || changing_owner > 0)
 		return;
 	if (access == OAT_POST_ALTER && subId == 0 && ((ObjectAccessPostAlter *) arg)->is_internal)
 		return;
@@ -227,6 +239,35 @@ drops_extension(Node *command)
 	return IsA(command, DropStmt) && ((DropStmt *) command)->removeType == OBJECT_EXTENSION;
 }
 
+/* Role tools work on queues as on everything else. */
+static bool
+changes_owner(Node *command)
+{
+	ListCell   *cell;
+
+	if (IsA(command, ReassignOwnedStmt))
+		return true;
+	if (!IsA(command, AlterTableStmt))
+		return false;
+	foreach(cell, ((AlterTableStmt *) command)->cmds)
+		if (((AlterTableCmd *) lfirst(cell))->subtype != AT_ChangeOwner)
+			return false;
+	return true;
+}
+
+/* The extension is gone from this database: nothing of it stays in memory. */
+static void
+forget_if_dropped(void)
+{
+	uint32		position = 0;
+	QueueState *state;
+
+	if (queue_catalog_exists())
+		return;
+	while ((state = queue_state_next(MyDatabaseId, &position)) != NULL)
+		queue_pending_dropped(state);
+}
+
 /* A database that nobody may be connected to while the command runs. */
 static const char *
 database_to_leave(Node *command)
@@ -284,11 +325,14 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	const char *left = queue_shmem_ready() && is_top_level(context) ? database_to_leave(command) : NULL;
 	Oid			database = left && IsTransactionState() ? get_database_oid(left, true) : InvalidOid;
 	int			save_dropping = dropping_extension;
+	int			save_changing = changing_owner;
 
 	if (IsTransactionState() && queue_acl_internal_ddl == 0)
 		check_command(command);
 	if (drops_extension(command))
 		dropping_extension++;
+	if (changes_owner(command))
+		changing_owner++;
 	if (OidIsValid(database))
 		queue_launcher_leave(database);
 	PG_TRY();
@@ -298,10 +342,13 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	PG_FINALLY();
 	{
 		dropping_extension = save_dropping;
+		changing_owner = save_changing;
 		if (OidIsValid(database))
 			queue_launcher_return(database);
 	}
 	PG_END_TRY();
+	if (drops_extension(command) && queue_shmem_ready())
+		forget_if_dropped();
 	if (IsA(command, CreateExtensionStmt) && queue_shmem_ready() &&
 		strcmp(((CreateExtensionStmt *) command)->extname, "queue") == 0)
 		queue_launcher_look_at_commit();

@@ -69,6 +69,7 @@ typedef struct Delta
 	int			nest;
 	bool		created;
 	bool		dropped;
+	bool		resumed;
 	int64		enqueued;
 	int64		stored;
 	int64		timed;
@@ -90,6 +91,9 @@ static int	delta_room;
 static PageRange ranges[PAGE_RANGES];
 static int	range_count;
 static bool ranges_overflowed;
+
+/* A database that this transaction drops. */
+static Oid	dropped_database;
 
 /* This transaction is counted as committing. */
 static bool committing;
@@ -291,6 +295,19 @@ queue_pending_dropped(QueueState *state)
 	get_delta(state)->dropped = true;
 }
 
+void
+queue_pending_database_dropped(Oid database)
+{
+	dropped_database = database;
+}
+
+/* Whoever sleeps on the queue is to look again at commit. */
+void
+queue_pending_resumed(QueueState *state)
+{
+	get_delta(state)->resumed = true;
+}
+
 /* Told by the executor's hook, which sees the error pass. */
 void
 queue_pending_statement_failed(int sqlstate)
@@ -309,6 +326,7 @@ reset(void)
 	range_count = 0;
 	ranges_overflowed = false;
 	failed_with = 0;
+	dropped_database = InvalidOid;
 	if (taken_room > KEEP_ENTRIES)
 	{
 		pfree(taken);
@@ -326,7 +344,8 @@ reset(void)
 static bool
 is_idle(void)
 {
-	return taken_count == 0 && settled_count == 0 && delta_count == 0 && range_count == 0;
+	return taken_count == 0 && settled_count == 0 && delta_count == 0 && range_count == 0 &&
+		!OidIsValid(dropped_database);
 }
 
 /* Have the touched pages looked at; "at" is no later than the messages' due. */
@@ -432,9 +451,9 @@ finish_settled(QueueTime now)
 
 /* A queue is gone, or never was: nothing of it stays in shared memory. */
 static void
-forget_queue(QueueState *state, int32 id)
+forget_queue(QueueState *state, Oid database, int32 id)
 {
-	if (!queue_state_is(state, id))
+	if (state->database != database || state->id != id)
 		return;
 	for (uint32 i = 0; i < queue_slot_count(); i++)
 	{
@@ -445,13 +464,24 @@ forget_queue(QueueState *state, int32 id)
 			continue;
 		word = queue_slot_lock(slot);
 		if (QUEUE_SLOT_STATE(word) != QUEUE_SLOT_FREE &&
-			slot->queue == queue_state_index(state) && slot->database == MyDatabaseId)
+			slot->queue == queue_state_index(state) && slot->database == database)
 			queue_slot_free(slot, word, 0);
 		else
 			queue_slot_unlock(slot, word);
 	}
 	queue_ring_remove_all(state);
-	queue_state_forget(id);
+	queue_state_forget(database, id);
+}
+
+/* All queues of a database that was dropped. */
+static void
+forget_database(Oid database)
+{
+	uint32		position = 0;
+	QueueState *state;
+
+	while ((state = queue_state_next(database, &position)) != NULL)
+		forget_queue(state, database, state->id);
 }
 
 static void
@@ -467,12 +497,14 @@ apply_deltas(void)
 
 		if (delta->dropped)
 		{
-			forget_queue(state, delta->id);
+			forget_queue(state, MyDatabaseId, delta->id);
 			call_worker = true;
 			continue;
 		}
 		if (delta->created)
 			call_worker = true;
+		if (delta->resumed)
+			queue_wakeup_all(state);
 		queue_count(state, QUEUE_COUNT_ENQUEUED, delta->enqueued);
 		queue_count(state, QUEUE_COUNT_STORED, delta->stored);
 		queue_count(state, QUEUE_COUNT_TIMED, delta->timed);
@@ -503,6 +535,8 @@ at_commit(void)
 	lower_ranges(QUEUE_TIME_NEVER);
 	finish_settled(queue_clock_now());
 	apply_deltas();
+	if (OidIsValid(dropped_database))
+		forget_database(dropped_database);
 	reset();
 }
 
@@ -543,7 +577,7 @@ at_abort(void)
 		lower_ranges(0);
 	for (int i = 0; i < delta_count; i++)
 		if (deltas[i].created)
-			forget_queue(deltas[i].state, deltas[i].id);
+			forget_queue(deltas[i].state, MyDatabaseId, deltas[i].id);
 	reset();
 }
 
@@ -643,7 +677,7 @@ savepoint_aborted(int nest)
 			continue;
 		}
 		if (deltas[i].created)
-			forget_queue(deltas[i].state, deltas[i].id);
+			forget_queue(deltas[i].state, MyDatabaseId, deltas[i].id);
 		deltas[i] = deltas[--delta_count];
 	}
 	/* Rows deleted without a slot are back. */

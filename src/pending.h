@@ -33,6 +33,8 @@ extern void queue_pending_removed(QueueState *state, QueueSegment *segment,
 extern void queue_pending_enqueued(QueueState *state, int messages);
 extern void queue_pending_created(QueueState *state);
 extern void queue_pending_dropped(QueueState *state);
+extern void queue_pending_database_dropped(Oid database);
+extern void queue_pending_resumed(QueueState *state);
 extern void queue_pending_statement_failed(int sqlstate);
 
 #endif							/* QUEUE_PENDING_H */

@@ -350,7 +350,7 @@ uint32
 queue_slot_reserve(QueueState *state, uint32 wanted)
 {
 	wanted = Min(wanted, RESERVE_AT_ONCE);
-	if (reserved_count - reserved_used >= wanted)
+	if (reserved_for == state && reserved_count - reserved_used >= wanted)
 		return reserved_count - reserved_used;
 	queue_slot_return_reserved();
 	reserved_for = state;

@@ -174,9 +174,9 @@ queue_state_get(int32 id, bool create)
  * rolled back. Its ring must be empty. Called from callbacks: cannot fail.
  */
 void
-queue_state_forget(int32 id)
+queue_state_forget(Oid database, int32 id)
 {
-	RosterKey	key = {MyDatabaseId, id};
+	RosterKey	key = {database, id};
 	RosterEntry *entry;
 
 	LWLockAcquire(&locks[0].lock, LW_EXCLUSIVE);

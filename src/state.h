@@ -83,7 +83,7 @@ extern QueueState *queue_states;
 extern QueueState *queue_state_get(int32 id, bool create);
 extern bool queue_state_is(const QueueState *state, int32 id);
 extern LWLock *queue_state_ring_lock(const QueueState *state);
-extern void queue_state_forget(int32 id);
+extern void queue_state_forget(Oid database, int32 id);
 extern uint32 queue_state_index(const QueueState *state);
 extern QueueState *queue_state_next(Oid database, uint32 *position);
 extern bool queue_state_ask(QueueState *state, uint32 what);

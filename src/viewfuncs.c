@@ -442,7 +442,9 @@ check_worker(ReturnSetInfo *result)
 {
 	int			pid = queue_wakeup_worker_pid(MyDatabaseId);
 
-	if (pid != 0)
+	if (RecoveryInProgress())
+		put_health(result, "worker", "ok", NULL, "A standby has no worker.", NULL);
+	else if (pid != 0)
 		put_health(result, "worker", "ok", psprintf("%d", pid), "The worker of this database runs.", NULL);
 	else
 		put_health(result, "worker", "fail", NULL,

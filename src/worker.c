@@ -41,6 +41,9 @@
 /* Pages a sweep visits in one step, and how long a round of all may take. */
 #define SWEEP_PAGES 256
 
+/* Between looks at the catalog for queues that nobody has used, us. */
+#define LOAD_INTERVAL 30000000
+
 typedef bool (*Step) (QueueDef *def);
 
 /* Reset after every step; what lives longer is in shared memory. */
@@ -291,6 +294,7 @@ queue_worker_main(Datum main_arg)
 {
 	Oid			database = DatumGetObjectId(main_arg);
 	QueueTime	next_tick = 0;
+	QueueTime	next_load = 0;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -307,7 +311,6 @@ queue_worker_main(Datum main_arg)
 	if (!queue_wakeup_register_worker())
 		proc_exit(0);
 	before_shmem_exit(leave, (Datum) 0);
-	run_step("loading queues", InvalidOid, step_load_all);
 
 	for (;;)
 	{
@@ -327,6 +330,12 @@ queue_worker_main(Datum main_arg)
 		{
 			queue_launcher_worker_has_no_extension();
 			proc_exit(0);
+		}
+		/* Also those that a restore brought, which nobody has used yet. */
+		if (queue_clock_now() >= next_load)
+		{
+			run_step("loading queues", InvalidOid, step_load_all);
+			next_load = queue_clock_now() + LOAD_INTERVAL;
 		}
 		wake = run_round(&next_tick);
 		sleep_until(wake);
