@@ -261,3 +261,76 @@ queue_check(PG_FUNCTION_ARGS)
 	}
 	return (Datum) 0;
 }
+
+/* ---- faults, to show that the rules above can fail ---- */
+
+static QueueSlot *
+some_slot_of(QueueState *state, uint64 *word)
+{
+	for (uint32 i = 0; i < queue_slot_count(); i++)
+	{
+		QueueSlot  *slot = queue_slot(i);
+
+		*word = queue_slot_lock(slot);
+		if (QUEUE_SLOT_STATE(*word) == QUEUE_SLOT_LEASED && slot->queue == queue_state_index(state))
+			return slot;
+		queue_slot_unlock(slot, *word);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the queue has no lease to break")));
+}
+
+/*
+ * queue._break(queue, what): for tests, superusers only. Damages what shared
+ * memory knows of a queue, until a restart; no message is touched.
+ */
+PG_FUNCTION_INFO_V1(queue_break);
+Datum
+queue_break(PG_FUNCTION_ARGS)
+{
+	QueueDef   *def;
+	QueueSlot  *slot;
+	uint64		word;
+	char	   *what;
+
+	queue_error_need_write("queue._break()");
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be superuser to break a queue")));
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		queue_error_null("argument");
+	def = queue_catalog_open(PG_GETARG_TEXT_PP(0), ACL_NO_RIGHTS);
+	what = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	ereport(WARNING,
+			(errmsg("queue \"%s\" is being broken on purpose", def->name)));
+	if (strcmp(what, "counter") == 0)
+		queue_count(def->state, QUEUE_COUNT_STORED, 1);
+	else if (strcmp(what, "slot_count") == 0)
+	{
+		uint32		number;
+		pg_uuid_t	receipt;
+
+		queue_slot_reserve(def->state, 1);
+		queue_slot_use_reserved(&number, &receipt);
+	}
+	else if (strcmp(what, "slot") == 0)
+	{
+		slot = some_slot_of(def->state, &word);
+		slot->message_id = -slot->message_id;
+		queue_slot_unlock(slot, word);
+	}
+	else if (strcmp(what, "chain") == 0)
+	{
+		slot = some_slot_of(def->state, &word);
+		queue_slot_unlink(slot);
+		queue_slot_unlock(slot, word);
+	}
+	else
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown fault: \"%s\"", what),
+				 errhint("Faults are counter, slot_count, slot, chain.")));
+	PG_RETURN_VOID();
+}

@@ -417,9 +417,12 @@ queue_map_usage(int64 *used, int64 *total)
 
 /* ---- due ---- */
 
+/* The earliest time of anything on the segment; an empty file has nothing. */
 QueueTime
 queue_map_due(QueueSegment *segment)
 {
+	if (pg_atomic_read_u32(&segment->pages) == 0)
+		return QUEUE_TIME_NEVER;
 	return unpack_due(due_of(pg_atomic_read_u64(&segment->word)));
 }
 

@@ -236,9 +236,12 @@ queue_slot_link(QueueSlot *slot, QueueMapHold *hold)
 	LWLockRelease(lock);
 }
 
-/* A slot's chain is set once, before anybody else can know the slot. */
-static void
-unlink_slot(QueueSlot *slot)
+/*
+ * Take a locked slot off its page. Its chain is set once, before anybody else
+ * can know the slot.
+ */
+void
+queue_slot_unlink(QueueSlot *slot)
 {
 	LWLock	   *lock;
 
@@ -265,7 +268,7 @@ unlink_slot(QueueSlot *slot)
 void
 queue_slot_retire(QueueSlot *slot, uint64 word, uint32 flags)
 {
-	unlink_slot(slot);
+	queue_slot_unlink(slot);
 	queue_slot_unlock(slot, queue_slot_word(word, QUEUE_SLOT_FREE, flags));
 }
 

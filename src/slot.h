@@ -102,6 +102,7 @@ extern uint64 queue_slot_word(uint64 old, QueueSlotState state, uint32 flags);
 extern uint64 queue_slot_next_word(uint64 old, QueueSlotState state, uint32 flags);
 extern void queue_slot_free(QueueSlot *slot, uint64 word, uint32 flags);
 
+extern void queue_slot_unlink(QueueSlot *slot);
 extern void queue_slot_retire(QueueSlot *slot, uint64 word, uint32 flags);
 extern uint32 queue_slot_chained(QueueMapHold *hold, uint32 *slots, uint32 room);
 extern uint32 queue_slot_on_page(QueueSegment *segment, BlockNumber page, uint32 *slots, uint32 room);

@@ -76,3 +76,9 @@ RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_clock_advance_sql';
 COMMENT ON FUNCTION queue.clock_advance(interval, boolean) IS
 'For tests, superusers only: move the clock of all queues of the server.';
+
+CREATE FUNCTION queue._break(queue text, what text)
+RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_break';
+COMMENT ON FUNCTION queue._break(text, text) IS
+'For tests, superusers only: damage what shared memory knows of a queue (counter, slot_count, slot, chain), to show that queue.check() sees it.';
