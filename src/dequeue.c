@@ -33,12 +33,16 @@
 /* Groups that a dequeue about to return nothing looks at again. */
 #define LOOK_AGAIN_GROUPS 4
 
+/* Slots a sweep has at hand for the expired messages of a page. */
+#define SWEEP_SLOTS 64
+
 typedef struct Claim
 {
 	QueueVisit	visit;
 	const QueueClaimRequest *request;
 	Snapshot	snapshot;
 	bool		sweep;			/* take nothing, look at everything */
+	bool		saw_expired;
 	/* results */
 	QueueClaimed *claimed;
 	int			claimed_count;
@@ -181,8 +185,11 @@ hand_over_expired(Claim *claim, HeapTuple tuple, const QueueMessageHead *head)
 {
 	QueueState *state = claim->request->def->state;
 	uint64		old;
-	QueueSlot  *slot = get_slot(claim, tuple, head, &old);
+	QueueSlot  *slot = NULL;
 
+	/* While no worker writes them, expired messages must not eat up the slots. */
+	if (pg_atomic_read_u32(&state->slots) < queue_slot_count() / 16)
+		slot = get_slot(claim, tuple, head, &old);
 	if (slot == NULL)
 	{
 		queue_visit_due(&claim->visit, claim->visit.now + queue_recheck_interval * INT64CONST(1000));
@@ -231,7 +238,12 @@ consider(Claim *claim, HeapTuple tuple)
 	queue_message_head(&head, tuple, RelationGetDescr(claim->visit.rel));
 	if (head.expires_at <= claim->visit.wall)
 	{
-		hand_over_expired(claim, tuple, &head);
+		/* A claimer's slots are for claiming: it sweeps the page afterwards. */
+		claim->saw_expired = true;
+		if (claim->sweep)
+			hand_over_expired(claim, tuple, &head);
+		else
+			queue_visit_due(&claim->visit, claim->visit.now + queue_recheck_interval * INT64CONST(1000));
 		return true;
 	}
 	/* A cooling message is due by its slot, not by its row. */
@@ -325,7 +337,10 @@ claim_from_segment(Claim *claim, BusyPage *busy)
 		switch (queue_map_take(claim->visit.segment, page, claim->visit.now, &hold))
 		{
 			case QUEUE_MAP_TAKEN:
+				claim->saw_expired = false;
 				visit_page(claim, &hold);
+				if (claim->saw_expired)
+					queue_dequeue_sweep_page(request->def, claim->visit.rel, claim->visit.segment, page);
 				break;
 			case QUEUE_MAP_BUSY:
 				if (saw_busy == InvalidBlockNumber)
@@ -464,7 +479,7 @@ queue_dequeue_sweep_page(QueueDef *def, Relation rel, QueueSegment *segment, Blo
 	Claim	   *claim;
 	QueueMapHold hold;
 
-	queue_slot_reserve(def->state, 16);
+	queue_slot_reserve(def->state, SWEEP_SLOTS);
 	if (queue_map_take(segment, page, QUEUE_TIME_NEVER, &hold) != QUEUE_MAP_TAKEN)
 		return;
 	claim = palloc0(sizeof(Claim));

@@ -131,6 +131,7 @@ executor_start(QueryDesc *queryDesc, int eflags)
 static void
 executor_run(QUEUE_EXECUTOR_RUN_ARGS)
 {
+	queue_pending_statement_runs(true);
 	PG_TRY();
 	{
 		if (previous_run)
@@ -140,10 +141,12 @@ executor_run(QUEUE_EXECUTOR_RUN_ARGS)
 	}
 	PG_CATCH();
 	{
+		queue_pending_statement_runs(false);
 		queue_pending_statement_failed(geterrcode());
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	queue_pending_statement_runs(false);
 }
 
 /* ---- object access ---- */

@@ -98,6 +98,9 @@ static Oid	dropped_database;
 /* This transaction is counted as committing. */
 static bool committing;
 
+/* Executor runs that have begun and not ended; a FATAL error leaves them. */
+static int	running;
+
 /* The SQLSTATE with which the current statement fails; 0: it does not. */
 static int	failed_with;
 
@@ -308,6 +311,16 @@ queue_pending_resumed(QueueState *state)
 	get_delta(state)->resumed = true;
 }
 
+/* Told by the executor's hook, which may be nested: a statement begins or ends. */
+void
+queue_pending_statement_runs(bool runs)
+{
+	if (runs && running++ == 0)
+		failed_with = 0;
+	else if (!runs)
+		running--;
+}
+
 /* Told by the executor's hook, which sees the error pass. */
 void
 queue_pending_statement_failed(int sqlstate)
@@ -326,6 +339,7 @@ reset(void)
 	range_count = 0;
 	ranges_overflowed = false;
 	failed_with = 0;
+	running = 0;
 	dropped_database = InvalidOid;
 	if (taken_room > KEEP_ENTRIES)
 	{
@@ -547,7 +561,7 @@ abort_counts(const TakenSlot *entry)
 	if (entry->statement != GetCurrentStatementStartTimestamp())
 		return true;
 	if (proc_exit_inprogress)
-		return false;
+		return running == 0;
 	switch (failed_with)
 	{
 		case ERRCODE_QUERY_CANCELED:

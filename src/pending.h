@@ -35,6 +35,7 @@ extern void queue_pending_created(QueueState *state);
 extern void queue_pending_dropped(QueueState *state);
 extern void queue_pending_database_dropped(Oid database);
 extern void queue_pending_resumed(QueueState *state);
+extern void queue_pending_statement_runs(bool runs);
 extern void queue_pending_statement_failed(int sqlstate);
 
 #endif							/* QUEUE_PENDING_H */

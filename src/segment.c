@@ -459,6 +459,24 @@ queue_ring_reuse(QueueState *state, QueueSegment *emptied)
 	LWLockRelease(lock);
 }
 
+/* Pages of all segments, and whether one may be waiting to be emptied. */
+uint64
+queue_ring_pages(QueueState *state, bool *sealed)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+	uint64		pages = 0;
+
+	*sealed = false;
+	LWLockAcquire(lock, LW_SHARED);
+	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = segments[i].next)
+	{
+		pages += pg_atomic_read_u32(&segments[i].pages);
+		*sealed |= segments[i].role == QUEUE_SEGMENT_SEALED;
+	}
+	LWLockRelease(lock);
+	return pages;
+}
+
 bool
 queue_ring_has(QueueState *state, Oid relid)
 {

@@ -52,6 +52,7 @@ extern bool queue_ring_next(QueueState *state, uint32 *position, QueueTime now,
 extern QueueTime queue_ring_due(QueueState *state);
 extern void queue_ring_advance(QueueState *state, QueueSegment *full);
 extern void queue_ring_reuse(QueueState *state, QueueSegment *emptied);
+extern uint64 queue_ring_pages(QueueState *state, bool *sealed);
 extern bool queue_ring_has(QueueState *state, Oid relid);
 extern int32 queue_ring_next_number(QueueState *state);
 

@@ -109,6 +109,8 @@ reset(QueueState *state, Oid database, int32 id)
 	state->sampled = 0;
 	state->swept = 0;
 	state->sweep_at = 0;
+	state->sweep_pause = 0;
+	state->sweep_saw = 0;
 	memset(state->samples, 0, sizeof(state->samples));
 	ConditionVariableInit(&state->wakeup);
 	state->generation++;

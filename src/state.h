@@ -69,7 +69,9 @@ typedef struct QueueState
 	/* the worker alone */
 	QueueTime	sampled;
 	uint64		swept;			/* pages, since the last time round */
-	QueueTime	sweep_at;
+	QueueTime	sweep_at;		/* of the next step of a sweep */
+	int64		sweep_pause;	/* us; grows while nothing happens */
+	uint64		sweep_saw;		/* sum of the counters then */
 	uint64		samples[QUEUE_RATE_SAMPLES][3];
 
 	/* its own lock inside */

@@ -41,6 +41,9 @@
 /* Pages a sweep visits in one step, and how long a round of all may take. */
 #define SWEEP_PAGES 256
 
+/* Longest pause between two steps of a sweep where nothing happens, us. */
+#define LONGEST_SWEEP_PAUSE INT64CONST(60000000)
+
 /* Between looks at the catalog for queues that nobody has used, us. */
 #define LOAD_INTERVAL 30000000
 
@@ -171,40 +174,60 @@ may_notify(QueueState *state, QueueTime now, QueueTime *wake)
 	return false;
 }
 
+/* When to sweep next: soon while something happens, ever later otherwise. */
+static void
+plan_sweep(QueueState *state, QueueTime now)
+{
+	uint64		saw = 0;
+	int64		shortest = queue_recheck_interval * INT64CONST(1000);
+
+	for (int i = 0; i < QUEUE_COUNTERS; i++)
+		saw += pg_atomic_read_u64(&state->counters[i]);
+	if (saw != state->sweep_saw || state->sweep_pause < shortest)
+		state->sweep_pause = shortest;
+	else
+		state->sweep_pause = Min(state->sweep_pause * 2, Max(shortest, LONGEST_SWEEP_PAUSE));
+	state->sweep_saw = saw;
+	state->sweep_at = now + state->sweep_pause;
+}
+
+/* The slow part of a round: nobody waits for it. */
+static void
+tend_queue(QueueState *state, QueueTime now)
+{
+	bool		sealed;
+	uint64		pages = queue_ring_pages(state, &sealed);
+
+	queue_maintain_sample(state);
+	while (sealed && run_step("emptying a segment", state->view, step_reclaim))
+		CHECK_FOR_INTERRUPTS();
+	if (take_ask(state, QUEUE_ASK_RECOUNT) &&
+		!run_step("counting messages", state->view, step_recount))
+		queue_state_ask(state, QUEUE_ASK_RECOUNT);
+	if (pages > 0 && now >= state->sweep_at)
+	{
+		run_step("sweeping", state->view, step_sweep);
+		plan_sweep(state, now);
+	}
+}
+
 /* Everything one queue wants now. *wake: when it wants more. */
 static void
 serve_queue(QueueState *state, bool tick, QueueTime *wake)
 {
 	QueueTime	now = queue_clock_now();
-	Oid			view = InvalidOid;
-	bool		notify;
-	uint32		asks;
 
 	*wake = Min(*wake, watch_due(state, now));
-	notify = may_notify(state, now, wake);
-	asks = pg_atomic_read_u32(&state->asks) & ~(QUEUE_ASK_NOTIFY | QUEUE_ASK_FAILURES);
-	/* What was tried in vain waits for the next tick. */
-	if (!tick)
-		asks &= QUEUE_ASK_RESERVE;
-	if (!notify && asks == 0 && !(tick && now >= state->sweep_at))
+	if (!OidIsValid(state->view))
 		return;
-	view = state->view;
-	if (!OidIsValid(view))
-		return;
-	if (notify && take_ask(state, QUEUE_ASK_NOTIFY) && !run_step("notifying", view, step_notify))
+	if (may_notify(state, now, wake) && take_ask(state, QUEUE_ASK_NOTIFY) &&
+		!run_step("notifying", state->view, step_notify))
 		queue_state_ask(state, QUEUE_ASK_NOTIFY);
 	if (take_ask(state, QUEUE_ASK_RESERVE))
-		while (run_step("making a segment", view, step_reserve))
+		while (run_step("making a segment", state->view, step_reserve))
 			CHECK_FOR_INTERRUPTS();
-	if (!tick)
-		return;
-	queue_maintain_sample(state);
-	while (run_step("emptying a segment", view, step_reclaim))
-		CHECK_FOR_INTERRUPTS();
-	if (take_ask(state, QUEUE_ASK_RECOUNT) && !run_step("counting messages", view, step_recount))
-		queue_state_ask(state, QUEUE_ASK_RECOUNT);
-	run_step("sweeping", view, step_sweep);
-	state->sweep_at = now + queue_recheck_interval * INT64CONST(1000);
+	if (tick)
+		tend_queue(state, now);
 }
 
 /* Queues nobody used since the start are found in the catalog. */
