@@ -235,7 +235,7 @@ build_tree()
 		make -C "$tree" -s -j2 PG_CONFIG="$PG_CONFIG" &&
 			make -C "$tree" -s PG_CONFIG="$PG_CONFIG" DESTDIR="$destdir" install
 	} >"$destdir.log" 2>&1 </dev/null; then
-		tail -n 40 "$destdir.log" >&2
+		grep -m 15 'error:' "$destdir.log" >&2 || tail -n 25 "$destdir.log" >&2
 		die "the build failed with $PG_CONFIG"
 	fi
 }
