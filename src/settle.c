@@ -60,6 +60,8 @@ look_up(const pg_uuid_t *receipt, ReceiptFacts *facts)
 
 	if (slot == NULL)
 		return QUEUE_STATUS_INVALID;
+	/* A prepared settlement may have ended since; nobody was told. */
+	queue_lease_resolve_prepared(slot);
 	word = queue_slot_lock(slot);
 	same = memcmp(&slot->receipt, receipt, sizeof(pg_uuid_t)) == 0 &&
 		slot->database == MyDatabaseId;

@@ -232,7 +232,6 @@ def main():
             for consumer in list(Consumer.running):
                 consumer.kill()
     db.execute("SELECT queue.drop(%s, true)", (QUEUE,))
-    db.execute("SELECT queue.drop(%s, true)", (DEAD,))
     sys.exit(failed > 0)
 
 

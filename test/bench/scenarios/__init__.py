@@ -26,6 +26,10 @@ def load_all():
     return [importlib.import_module(f"scenarios.{name}") for name in sorted(names)]
 
 
+# A backlog that can be filled in reasonable time and fits into memory.
+MOST_FILLED = 3_000_000
+
+
 class Turn:
     """What a scenario works with: the server, who takes part, the order of turns."""
 
@@ -83,18 +87,20 @@ class Turn:
         """Messages a second of consumers that find work at any time.
 
         The queue is filled for the time at the rate last seen, and half as
-        much again. What was drained to the ground is measured again.
+        much again; the time is cut to what MOST_FILLED messages last. What was
+        drained to the ground is measured again.
         """
-        seconds = seconds or self.options.seconds
         script = contender.consume(batch)
         key = (contender.name, batch, clients)
         if key not in self.rates:
             self.rates[key] = self.pilot(contender, script, batch, clients)
         for _ in range(4):
-            contender.ready(int(self.rates[key] * seconds * 1.5) + clients * batch * 10)
+            wanted = seconds or self.options.seconds
+            wanted = max(1, int(min(wanted, MOST_FILLED / self.rates[key] / 1.5)))
+            contender.ready(int(self.rates[key] * wanted * 1.5) + clients * batch * 10)
             before = contender.left()
             self.settle()
-            load = self.server.pgbench(script, clients, seconds, **contender.variables(clients))
+            load = self.server.pgbench(script, clients, wanted, **contender.variables(clients))
             after = contender.left()
             self.rates[key] = (before - after) / load.seconds
             if after > before * 0.02:

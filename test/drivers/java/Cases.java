@@ -191,8 +191,8 @@ public class Cases {
                 fails("42883", (String) call[0], parameters);
             }
         }
-        fails("42883", "SELECT queue.enqueue(?, ?::jsonb, priority => ?)", queue, order, 5L);
-        value("SELECT queue.enqueue(?, ?::jsonb, priority => ?)", queue, order, 5);
+        fails("42883", "SELECT * FROM queue.dequeue(?, ?)", queue, 5L);
+        value("SELECT * FROM queue.dequeue(?, ?)", queue, 5);
         fails(untyped ? "QU001" : "42883", "SELECT queue.ack(?)", UNKNOWN.toString());
         fails("QU001", "SELECT queue.ack(?)", UNKNOWN);
         byte[] bytes = {0x00, (byte) 0xff};
@@ -350,6 +350,7 @@ public class Cases {
     }
 
     void callWait() throws Exception {
+        equal(dequeue(1).size(), 0);
         equal(value("CALL queue.wait(?, ?::interval)", queue, "0 s"), false);
         enqueue("{\"n\": 1}");
         equal(value("CALL queue.wait(?, ?::interval)", queue, "5 s"), true);
@@ -419,6 +420,7 @@ public class Cases {
         modes.put("jdbc unnamed", "&prepareThreshold=0");
         modes.put("jdbc simple", "&preferQueryMode=simple");
         modes.put("jdbc stringtype", "&prepareThreshold=0&stringtype=unspecified");
+        modes.put("jdbc autosave", "&prepareThreshold=0&autosave=always"); // a savepoint before each statement
         if ("1".equals(System.getenv("NAMED"))) {
             modes.put("jdbc default", "");
             modes.put("jdbc prepared", "&prepareThreshold=1");

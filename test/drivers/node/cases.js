@@ -195,6 +195,7 @@ const CASES = {
   },
 
   async 'CALL queue.wait'(c) {
+    assert.deepEqual(await c.dequeue(), [])
     assert.equal(await c.value('CALL queue.wait($1, $2)', c.queue, '0 s'), false)
     await c.enqueue({ n: 1 })
     assert.equal(await c.value('CALL queue.wait($1, $2)', c.queue, '5 s'), true)

@@ -204,7 +204,10 @@ def nack_retries_until_the_message_is_dead(c):
     equal(c.dequeue(), [])
     (dead,) = c.dequeue(queue=c.queue + "_dead", wait="5 s")
     equal(dead[3], {"n": 1})
-    equal(dead[5]["queue.death"]["queue"], c.queue)
+    death = dead[5]["queue.death"]
+    equal((death["queue"], death["error"], death["attempts"]), (c.queue, "second", 2))
+    check(datetime.fromisoformat(death["first_failure"]) <= datetime.fromisoformat(death["last_failure"]),
+          "times of the failures: %s" % death)
 
 
 def release_extend_and_reject(c):
@@ -259,6 +262,49 @@ def other_errors_have_their_sqlstate(c):
     c.fails("22004", "SELECT queue.enqueue(%s, %s)", c.queue, None)
 
 
+def a_savepoint_rolled_back_keeps_the_lease(c):
+    c.enqueue({"n": 1})
+    with c.transaction():
+        c.rows("SAVEPOINT s")
+        (message,) = c.dequeue()
+        c.fails("22P02", "SELECT %s::int", "x")
+        c.rows("ROLLBACK TO s")
+        c.rows("SELECT queue.ack(%s)", message[1])
+    equal(c.value('SELECT count(*) FROM queues."%s"' % c.queue), 0)
+
+
+def two_phase_commit(c):
+    if not int(c.value("SHOW max_prepared_transactions")):
+        return
+    for n in (1, 2):
+        c.enqueue({"n": n})
+    for message, end in zip(c.dequeue(2), ("ROLLBACK", "COMMIT")):
+        c.rows("BEGIN")
+        c.enqueue({"n": end})
+        c.rows("SELECT queue.ack(%s)", message[1])
+        c.rows("PREPARE TRANSACTION '%s'" % c.queue)
+        equal(c.dequeue(), [])
+        c.rows("%s PREPARED '%s'" % (end, c.queue))
+        if end == "ROLLBACK":       # the lease is there again
+            c.rows("SELECT queue.nack(%s, %s, %s)", message[1], "undone", "0")
+    got = [c.dequeue(wait="5 s")[0] for _ in range(2)]
+    equal(sorted(str(m[3]["n"]) for m in got), ["1", "COMMIT"])
+
+
+def cursors(c):
+    for n in range(4):
+        c.enqueue({"n": n})
+    for hold in ("", "WITH HOLD"):
+        c.rows("BEGIN")
+        c.rows("DECLARE c CURSOR %s FOR SELECT receipt FROM queue.dequeue('%s', 2)" % (hold, c.queue))
+        receipts = [r for r, in c.rows("FETCH 1 FROM c") + c.rows("FETCH ALL FROM c")]
+        equal(len(receipts), 2)
+        equal(c.value("SELECT queue.ack_batch(%s::uuid[])", receipts), 2)
+        c.rows("CLOSE c")
+        c.rows("COMMIT")
+    equal(c.value('SELECT count(*) FROM queues."%s"' % c.queue), 0)
+
+
 def dequeue_waits(c):
     got = []
     other = Case(c.connect, c.queue)
@@ -271,6 +317,7 @@ def dequeue_waits(c):
 
 
 def call_wait(c):
+    equal(c.dequeue(), [])
     equal(c.value("CALL queue.wait(%s, %s)", c.queue, "0 s"), False)
     c.enqueue({"n": 1})
     equal(c.value("CALL queue.wait(%s, %s)", c.queue, "5 s"), True)
@@ -353,7 +400,8 @@ CASES = [
     an_enqueue_rolled_back_leaves_nothing, the_same_statement_twenty_times,
     the_ack_commits_with_the_work, nack_retries_until_the_message_is_dead,
     release_extend_and_reject, statuses_of_the_batch_calls, a_lost_lease_is_QU001,
-    other_errors_have_their_sqlstate, dequeue_waits, call_wait, insert_and_copy_into_the_view,
+    other_errors_have_their_sqlstate, a_savepoint_rolled_back_keeps_the_lease, two_phase_commit,
+    cursors, dequeue_waits, call_wait, insert_and_copy_into_the_view,
     pop, a_pipeline, statements_land_on_several_servers, listen_is_notified,
 ]
 

@@ -248,6 +248,7 @@ var cases = []struct {
 		equal(<-got, 1)
 	}},
 	{"CALL queue.wait", func(c *Case) {
+		equal(len(c.dequeue(1)), 0)
 		equal(value[bool](c, "CALL queue.wait($1, $2)", c.queue, time.Duration(0)), false)
 		c.enqueue(`{"n": 1}`)
 		equal(value[bool](c, "CALL queue.wait($1, $2)", c.queue, 5*time.Second), true)
