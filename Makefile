@@ -5,11 +5,11 @@ EXTVERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" queue.control)
 MODULE_big = queue
 
 # In the order of src/LAYERS: it reads as a table of contents.
-OBJS = src/error.o src/clock.o src/guc.o src/shmem.o \
-	src/acl.o src/options.o src/state.o src/catalog.o src/message.o \
+OBJS = src/shmem.o src/error.o src/clock.o src/guc.o \
+	src/acl.o src/options.o src/state.o src/message.o src/catalog.o \
 	src/map.o src/slot.o src/segment.o src/wakeup.o src/lease.o src/pending.o \
 	src/visit.o src/enqueue.o src/dequeue.o src/settle.o src/failure.o src/purge.o src/peek.o \
-	src/maintain.o src/worker.o src/launcher.o src/guard.o \
+	src/maintain.o src/launcher.o src/worker.o src/guard.o \
 	src/adminfuncs.o src/producerfuncs.o src/consumerfuncs.o src/viewfuncs.o src/checkfuncs.o src/queue.o
 
 # The extension's own SQL, concatenated in this order.
@@ -24,9 +24,8 @@ EXTRA_CLEAN = $(EXTENSION)--$(EXTVERSION).sql build
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 # Bitcode is of no use to a library whose hot paths are its own.
-with_llvm = no
-include $(PGXS)
 override with_llvm = no
+include $(PGXS)
 
 $(EXTENSION)--$(EXTVERSION).sql: $(SQL_PARTS) queue.control
 	(printf '%s\n' '\echo Use "CREATE EXTENSION queue" to load this file. \quit'; cat $(SQL_PARTS)) > $@

@@ -15,6 +15,76 @@
 #include "storage/procnumber.h"
 #endif
 
+/* 18: pg_noreturn replaced pg_attribute_noreturn(). */
+#if PG_VERSION_NUM >= 180000
+#define QUEUE_NORETURN pg_noreturn
+#else
+#define QUEUE_NORETURN pg_attribute_noreturn()
+#endif
+
+/*
+ * 19: pushJsonbValue() keeps the result in its state, whose type changed. Ours
+ * begins zeroed.
+ */
+#include "utils/jsonb.h"
+#if PG_VERSION_NUM >= 190000
+typedef JsonbInState QueueJsonState;
+static inline void
+queue_compat_json_push(QueueJsonState *state, JsonbIteratorToken token, JsonbValue *value)
+{
+	pushJsonbValue(state, token, value);
+}
+#else
+typedef struct QueueJsonState
+{
+	JsonbParseState *parse;
+	JsonbValue *result;
+} QueueJsonState;
+static inline void
+queue_compat_json_push(QueueJsonState *state, JsonbIteratorToken token, JsonbValue *value)
+{
+	state->result = pushJsonbValue(&state->parse, token, value);
+}
+#endif
+
+/* 19: a plan has a set of result relations instead of a list. */
+#include "nodes/plannodes.h"
+static inline int
+queue_compat_next_result_relation(PlannedStmt *statement, int previous)
+{
+#if PG_VERSION_NUM >= 190000
+	return bms_next_member(statement->resultRelationRelids, previous);
+#else
+	int			next = -1;
+	ListCell   *cell;
+
+	foreach(cell, statement->resultRelations)
+		if (lfirst_int(cell) > previous && (next < 0 || lfirst_int(cell) < next))
+			next = lfirst_int(cell);
+	return next < 0 ? -2 : next;
+#endif
+}
+
+/* 19: CLUSTER became a kind of REPACK, with another node. */
+#include "nodes/parsenodes.h"
+#if PG_VERSION_NUM >= 190000
+#define QUEUE_REPACK_TAG T_RepackStmt
+static inline RangeVar *
+queue_compat_repacked(Node *statement)
+{
+	VacuumRelation *target = ((RepackStmt *) statement)->relation;
+
+	return target ? target->relation : NULL;
+}
+#else
+#define QUEUE_REPACK_TAG T_ClusterStmt
+static inline RangeVar *
+queue_compat_repacked(Node *statement)
+{
+	return ((ClusterStmt *) statement)->relation;
+}
+#endif
+
 /* 16: RelFileNode became RelFileLocator. */
 #if PG_VERSION_NUM >= 160000
 #define queue_relfilenumber(rel) ((rel)->rd_locator.relNumber)

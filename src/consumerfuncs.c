@@ -375,7 +375,7 @@ receipt_text(const pg_uuid_t *receipt)
 	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(receipt)));
 }
 
-pg_attribute_noreturn() static void
+QUEUE_NORETURN static void
 denied(const pg_uuid_t *receipt)
 {
 	ereport(ERROR,

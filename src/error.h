@@ -8,14 +8,16 @@
 #ifndef QUEUE_ERROR_H
 #define QUEUE_ERROR_H
 
+#include "compat.h"
+
 #define ERRCODE_QUEUE_LEASE_LOST MAKE_SQLSTATE('Q', 'U', '0', '0', '1')
 #define ERRCODE_QUEUE_PAUSED MAKE_SQLSTATE('Q', 'U', '0', '0', '2')
 #define ERRCODE_QUEUE_FULL MAKE_SQLSTATE('Q', 'U', '0', '0', '3')
 
-pg_attribute_noreturn() extern void queue_error_null(const char *what);
-pg_attribute_noreturn() extern void queue_error_no_queue(const char *name);
-pg_attribute_noreturn() extern void queue_error_not_built(const char *option);
-pg_attribute_noreturn() extern void queue_error_lease_lost(const char *receipt);
+QUEUE_NORETURN extern void queue_error_null(const char *what);
+QUEUE_NORETURN extern void queue_error_no_queue(const char *name);
+QUEUE_NORETURN extern void queue_error_not_built(const char *option);
+QUEUE_NORETURN extern void queue_error_lease_lost(const char *receipt);
 extern void queue_error_need_preload(void);
 extern void queue_error_need_write(const char *function);
 

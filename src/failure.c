@@ -23,6 +23,7 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "enqueue.h"
 #include "failure.h"
 #include "lease.h"
@@ -42,19 +43,19 @@ error_text(const char *error)
 }
 
 static void
-push_pair(JsonbParseState **state, const char *name, JsonbValue *value)
+push_pair(QueueJsonState *state, const char *name, JsonbValue *value)
 {
 	JsonbValue	key;
 
 	key.type = jbvString;
 	key.val.string.val = unconstify(char *, name);
 	key.val.string.len = strlen(name);
-	pushJsonbValue(state, WJB_KEY, &key);
-	pushJsonbValue(state, WJB_VALUE, value);
+	queue_compat_json_push(state, WJB_KEY, &key);
+	queue_compat_json_push(state, WJB_VALUE, value);
 }
 
 static void
-push_text(JsonbParseState **state, const char *name, const char *text)
+push_text(QueueJsonState *state, const char *name, const char *text)
 {
 	JsonbValue	value;
 
@@ -68,7 +69,7 @@ push_text(JsonbParseState **state, const char *name, const char *text)
 }
 
 static void
-push_int(JsonbParseState **state, const char *name, int64 number)
+push_int(QueueJsonState *state, const char *name, int64 number)
 {
 	JsonbValue	value;
 
@@ -78,7 +79,7 @@ push_int(JsonbParseState **state, const char *name, int64 number)
 }
 
 static void
-push_time(JsonbParseState **state, const char *name, const QueueMessage *message,
+push_time(QueueJsonState *state, const char *name, const QueueMessage *message,
 		  QueueColumn column)
 {
 	bool		isnull;
@@ -94,11 +95,11 @@ static Jsonb *
 describe_death(const QueueMessage *message, QueueDef *def, QueueSlot *slot,
 			   const char *reason, int attempts)
 {
-	JsonbParseState *state = NULL;
+	QueueJsonState state = {0};
 	bool		isnull;
 	Datum		error = queue_message_get(message, QUEUE_COLUMN_ERROR, &isnull);
 
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	queue_compat_json_push(&state, WJB_BEGIN_OBJECT, NULL);
 	push_text(&state, "queue", def->name);
 	push_int(&state, "id", slot->message_id);
 	push_text(&state, "reason", reason);
@@ -107,7 +108,8 @@ describe_death(const QueueMessage *message, QueueDef *def, QueueSlot *slot,
 	push_time(&state, "first_failure", message, QUEUE_COLUMN_FIRST_FAILED_AT);
 	push_time(&state, "last_failure", message, QUEUE_COLUMN_LAST_FAILED_AT);
 	push_text(&state, "consumer", slot->consumer[0] ? slot->consumer : NULL);
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	queue_compat_json_push(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(state.result);
 }
 
 static int

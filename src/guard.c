@@ -68,7 +68,7 @@ is_ours(Oid relid, char *relkind)
 	return *relkind == RELKIND_RELATION && queue_catalog_is_segment(relid);
 }
 
-pg_attribute_noreturn() static void
+QUEUE_NORETURN static void
 refuse_segment(Oid relid, const char *what)
 {
 	ereport(ERROR,
@@ -77,7 +77,7 @@ refuse_segment(Oid relid, const char *what)
 			 errhint("Segments belong to the extension; use its functions on the queue.")));
 }
 
-pg_attribute_noreturn() static void
+QUEUE_NORETURN static void
 refuse_view(Oid relid, const char *what)
 {
 	ereport(ERROR,
@@ -112,15 +112,11 @@ static void
 executor_start(QueryDesc *queryDesc, int eflags)
 {
 	PlannedStmt *statement = queryDesc->plannedstmt;
-	ListCell   *cell;
+	int			index = -1;
 
 	if (queryDesc->operation != CMD_SELECT)
-		foreach(cell, statement->resultRelations)
-		{
-			RangeTblEntry *entry = rt_fetch(lfirst_int(cell), statement->rtable);
-
-			check_target(queryDesc->operation, entry->relid);
-		}
+		while ((index = queue_compat_next_result_relation(statement, index)) > 0)
+			check_target(queryDesc->operation, rt_fetch(index, statement->rtable)->relid);
 	if (previous_start)
 		previous_start(queryDesc, eflags);
 	else
@@ -219,8 +215,8 @@ check_command(Node *command)
 				foreach(cell, ((VacuumStmt *) command)->rels)
 					check_range_var(((VacuumRelation *) lfirst(cell))->relation, "rewrite");
 			break;
-		case T_ClusterStmt:
-			check_range_var(((ClusterStmt *) command)->relation, "rewrite");
+		case QUEUE_REPACK_TAG:
+			check_range_var(queue_compat_repacked(command), "rewrite");
 			break;
 		case T_IndexStmt:
 			check_range_var(((IndexStmt *) command)->relation, "index");

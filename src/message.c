@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "guc.h"
 #include "message.h"
 
@@ -130,10 +131,9 @@ queue_message_check(const QueueMessage *message)
 void
 queue_message_add_header(QueueMessage *message, const char *name, Jsonb *value)
 {
-	JsonbParseState *state = NULL;
+	QueueJsonState state = {0};
 	JsonbValue	key;
 	JsonbValue	object;
-	JsonbValue *pair;
 	Datum		added;
 	bool		isnull;
 	Datum		headers = queue_message_get(message, QUEUE_COLUMN_HEADERS, &isnull);
@@ -144,11 +144,11 @@ queue_message_add_header(QueueMessage *message, const char *name, Jsonb *value)
 	object.type = jbvBinary;
 	object.val.binary.data = &value->root;
 	object.val.binary.len = VARSIZE(value) - VARHDRSZ;
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	pushJsonbValue(&state, WJB_KEY, &key);
-	pushJsonbValue(&state, WJB_VALUE, &object);
-	pair = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
-	added = JsonbPGetDatum(JsonbValueToJsonb(pair));
+	queue_compat_json_push(&state, WJB_BEGIN_OBJECT, NULL);
+	queue_compat_json_push(&state, WJB_KEY, &key);
+	queue_compat_json_push(&state, WJB_VALUE, &object);
+	queue_compat_json_push(&state, WJB_END_OBJECT, NULL);
+	added = JsonbPGetDatum(JsonbValueToJsonb(state.result));
 	if (!isnull)
 		added = DirectFunctionCall2(jsonb_concat, headers, added);
 	queue_message_set(message, QUEUE_COLUMN_HEADERS, added);

@@ -96,7 +96,7 @@ find_row(const char *name)
 	return NULL;
 }
 
-pg_attribute_noreturn() static void
+QUEUE_NORETURN static void
 bad_value(const char *name, const char *value, const char *expected)
 {
 	ereport(ERROR,
@@ -105,7 +105,7 @@ bad_value(const char *name, const char *value, const char *expected)
 			 errdetail("Expected %s.", expected)));
 }
 
-pg_attribute_noreturn() static void
+QUEUE_NORETURN static void
 unknown_key(const char *name, const char *where, const char *known)
 {
 	ereport(ERROR,

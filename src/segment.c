@@ -266,7 +266,7 @@ link_ring(QueueState *state, const SegmentFacts *facts, int n)
 	return true;
 }
 
-pg_attribute_noreturn() static void
+QUEUE_NORETURN static void
 out_of_segments(void)
 {
 	ereport(ERROR,
