@@ -60,7 +60,7 @@ clock_init(void *area, bool found)
 					   (uint64) (GetCurrentTimestamp() - queue_clock_now()));
 }
 
-const QueueShmemPart queue_clock_shmem = {"queue clock", clock_size, clock_init, NULL, 0};
+const QueueShmemPart queue_clock_shmem = {"queue clock", clock_size, clock_init, NULL, 0, NULL};
 
 QueueTime
 queue_clock_now(void)

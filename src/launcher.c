@@ -96,7 +96,7 @@ launcher_init(void *area, bool found)
 }
 
 const QueueShmemPart queue_launcher_shmem = {
-	"queue launcher", launcher_size, launcher_init, NULL, 0
+	"queue launcher", launcher_size, launcher_init, NULL, 0, NULL
 };
 
 /* The spinlock must be held. NULL: the table is full. */

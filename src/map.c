@@ -143,7 +143,7 @@ map_init(void *area, bool found)
 }
 
 const QueueShmemPart queue_map_shmem = {
-	"queue map", map_size, map_init, "QueueMap", QUEUE_MAP_CHAIN_LOCKS + 1
+	"queue map", map_size, map_init, "QueueMap", QUEUE_MAP_CHAIN_LOCKS + 1, NULL
 };
 
 /* ---- words ---- */

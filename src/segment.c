@@ -79,7 +79,7 @@ segment_init(void *area, bool found)
 }
 
 const QueueShmemPart queue_segment_shmem = {
-	"queue segments", segment_size, segment_init, "QueueSegment", 1
+	"queue segments", segment_size, segment_init, "QueueSegment", 1, NULL
 };
 
 QueueSegment *

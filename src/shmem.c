@@ -31,6 +31,8 @@ request(void)
 	for (int i = 0; registered[i]; i++)
 	{
 		RequestAddinShmemSpace(MAXALIGN(registered[i]->size()) + PG_CACHE_LINE_SIZE);
+		if (registered[i]->beside)
+			RequestAddinShmemSpace(registered[i]->beside());
 		if (registered[i]->tranche)
 			RequestNamedLWLockTranche(registered[i]->tranche, registered[i]->locks);
 	}

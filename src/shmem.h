@@ -19,6 +19,7 @@ typedef struct QueueShmemPart
 	void		(*init) (void *area, bool found);
 	const char *tranche;
 	int			locks;
+	Size		(*beside) (void);	/* what init() allocates besides, or NULL */
 } QueueShmemPart;
 
 extern void queue_shmem_register(const QueueShmemPart *const *parts);

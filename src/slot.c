@@ -81,7 +81,7 @@ slot_init(void *area, bool found)
 }
 
 const QueueShmemPart queue_slot_shmem = {
-	"queue slots", slot_size, slot_init, "QueueSlot", 1
+	"queue slots", slot_size, slot_init, "QueueSlot", 1, NULL
 };
 
 QueueSlot *

@@ -66,8 +66,14 @@ state_init(void *area, bool found)
 		memset(area, 0, state_size());
 }
 
+static Size
+hash_size(void)
+{
+	return hash_estimate_size(queue_max_queues, sizeof(RosterEntry));
+}
+
 const QueueShmemPart queue_state_shmem = {
-	"queue state", state_size, state_init, "QueueState", RING_LOCKS + 1
+	"queue state", state_size, state_init, "QueueState", RING_LOCKS + 1, hash_size
 };
 
 uint32

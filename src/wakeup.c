@@ -68,7 +68,7 @@ wakeup_init(void *area, bool found)
 }
 
 const QueueShmemPart queue_wakeup_shmem = {
-	"queue wakeups", wakeup_size, wakeup_init, NULL, 0
+	"queue wakeups", wakeup_size, wakeup_init, NULL, 0, NULL
 };
 
 /* ---- sleepers ---- */
