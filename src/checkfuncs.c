@@ -312,8 +312,7 @@ queue_break(PG_FUNCTION_ARGS)
 		uint32		number;
 		pg_uuid_t	receipt;
 
-		queue_slot_reserve(def->state, 1);
-		queue_slot_use_reserved(&number, &receipt);
+		queue_slot_use_reserved(def->state, &number, &receipt);
 	}
 	else if (strcmp(what, "slot") == 0)
 	{

@@ -311,7 +311,15 @@ sleep_without_snapshot(Oid view, QueueTime deadline)
 		InvalidateCatalogSnapshot();
 		Assert(!TransactionIdIsValid(MyProc->xmin));
 		if (!paused)
-			return queue_wakeup_sleep(def->state, deadline, now, &slept);
+		{
+			QueueState *state = def->state;
+
+			result = queue_wakeup_sleep(state, deadline, now, &slept);
+			/* The dequeue that follows passes on work, but not the time to come. */
+			if (result == QUEUE_WAKEUP_READY)
+				queue_wakeup_due(state, queue_ring_due(state));
+			return result;
+		}
 		result = queue_wakeup_sleep(def->state, Min(deadline, now + PAUSE_LOOK),
 									QUEUE_TIME_NEVER, &slept);
 		if (result == QUEUE_WAKEUP_DROPPED || queue_clock_now() >= deadline)

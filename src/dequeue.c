@@ -33,9 +33,6 @@
 /* Groups that a dequeue about to return nothing looks at again. */
 #define LOOK_AGAIN_GROUPS 4
 
-/* Slots a sweep has at hand for the expired messages of a page. */
-#define SWEEP_SLOTS 64
-
 typedef struct Claim
 {
 	QueueVisit	visit;
@@ -43,6 +40,7 @@ typedef struct Claim
 	Snapshot	snapshot;
 	bool		sweep;			/* take nothing, look at everything */
 	bool		saw_expired;
+	bool		lacks_slots;
 	/* results */
 	QueueClaimed *claimed;
 	int			claimed_count;
@@ -105,30 +103,31 @@ static QueueSlot *
 get_slot(Claim *claim, HeapTuple tuple, const QueueMessageHead *head, uint64 *word)
 {
 	OffsetNumber offset = ItemPointerGetOffsetNumber(&tuple->t_self);
+	QueueState *state = claim->request->def->state;
 	uint32		number;
 	pg_uuid_t	receipt;
 	QueueSlot  *slot;
 	uint64		old;
 
-	if (!queue_slot_use_reserved(&number, &receipt))
-		return NULL;
 	if (claim->visit.held_as[offset] == QUEUE_HELD_CLAIMABLE)
 	{
+		queue_slot_make_receipt(claim->visit.held_by[offset], &receipt);
 		slot = queue_slot(claim->visit.held_by[offset]);
 		old = queue_slot_lock(slot);
 		if (QUEUE_SLOT_STATE(old) == QUEUE_SLOT_COOLING && !(old & QUEUE_SLOT_DEAD) &&
 			ItemPointerEquals(&slot->tid, &tuple->t_self) && slot->message_id == head->id)
 		{
-			/* A receipt names its slot, so the reserved one's cannot serve. */
-			memcpy(&receipt, &claim->visit.held_by[offset], sizeof(uint32));
 			slot->receipt = receipt;
 			*word = old;
-			queue_slot_unuse_reserved(number);
 			return slot;
 		}
 		/* Settled late, or the worker writes it right now. */
 		queue_slot_unlock(slot, old);
-		queue_slot_unuse_reserved(number);
+		return NULL;
+	}
+	if (!queue_slot_use_reserved(state, &number, &receipt))
+	{
+		claim->lacks_slots = true;
 		return NULL;
 	}
 	slot = queue_slot(number);
@@ -331,14 +330,16 @@ claim_from_segment(Claim *claim, BusyPage *busy)
 		QueueMapHold hold;
 
 		CHECK_FOR_INTERRUPTS();
-		if (queue_slot_reserve(request->def->state, request->wanted - claim->claimed_count) == 0)
-			return false;
+		/* Without a slot, what cools in one can still be claimed. */
+		queue_slot_reserve(request->def->state, request->wanted - claim->claimed_count);
 		from = page + 1;
 		switch (queue_map_take(claim->visit.segment, page, claim->visit.now, &hold))
 		{
 			case QUEUE_MAP_TAKEN:
 				claim->saw_expired = false;
 				visit_page(claim, &hold);
+				if (claim->lacks_slots)
+					return false;
 				if (claim->saw_expired)
 					queue_dequeue_sweep_page(request->def, claim->visit.rel, claim->visit.segment, page);
 				break;
@@ -447,6 +448,7 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	claim->claimed = claimed;
 	claim->claimed_count = 0;
 	claim->bytes = 0;
+	claim->lacks_slots = false;
 	claim->sweep = false;
 	for (;;)
 	{
@@ -463,6 +465,7 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	}
 	n = claim->claimed_count;
 	pfree(claim);
+	queue_wakeup_pass_on(request->def->state);
 	if (n == 0 && !ok)
 		no_memory();
 	return n;
@@ -479,7 +482,6 @@ queue_dequeue_sweep_page(QueueDef *def, Relation rel, QueueSegment *segment, Blo
 	Claim	   *claim;
 	QueueMapHold hold;
 
-	queue_slot_reserve(def->state, SWEEP_SLOTS);
 	if (queue_map_take(segment, page, QUEUE_TIME_NEVER, &hold) != QUEUE_MAP_TAKEN)
 		return;
 	claim = palloc0(sizeof(Claim));

@@ -143,6 +143,18 @@ store_retry(QueueMessage *message, QueueDef *def, TimestampTz next)
 	queue_enqueue_store(def, message, 1);
 }
 
+/* The worker does not wait for somebody who drops the queue: it comes again. */
+static void
+lock_target(Oid view)
+{
+	if (MyBackendType != B_BG_WORKER)
+		LockRelationOid(view, AccessShareLock);
+	else if (!ConditionalLockRelationOid(view, AccessShareLock))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("dead-letter queue is locked")));
+}
+
 /*
  * To the dead-letter queue, past its pause and limits. What the message had of
  * its own life there begins anew: failures, time to live, attempts. Without a
@@ -155,7 +167,7 @@ store_dead(QueueMessage *message, QueueDef *def, QueueSlot *slot, const char *re
 
 	if (OidIsValid(def->dead_letter))
 	{
-		LockRelationOid(def->dead_letter, AccessShareLock);
+		lock_target(def->dead_letter);
 		target = queue_catalog_get(def->dead_letter);
 	}
 	if (target == NULL)
@@ -276,6 +288,46 @@ drop_orphan(QueueSlot *slot)
 		queue_slot_unlock(slot, word);
 }
 
+/*
+ * Slots whose writing raised an error, with the time to try them again: one
+ * bad message must not stop the others, which share its transaction.
+ */
+#define MAX_BLAMED 256
+#define BLAME_USECS 10000000
+
+static struct
+{
+	uint32		slot;
+	uint64		sequence;
+	QueueTime	until;
+}			blamed[MAX_BLAMED];
+static int	blamed_count;		/* entries, the last MAX_BLAMED of them kept */
+static uint32 writing = PG_UINT32_MAX;	/* the slot that is being written */
+
+static bool
+is_blamed(uint32 slot, uint64 sequence, QueueTime now)
+{
+	for (int i = 0; i < Min(blamed_count, MAX_BLAMED); i++)
+		if (blamed[i].slot == slot && blamed[i].sequence == sequence && blamed[i].until > now)
+			return true;
+	return false;
+}
+
+/* The worker's transaction failed: pass over the slot it was at for a while. */
+void
+queue_failure_blame(void)
+{
+	int			i;
+
+	if (writing == PG_UINT32_MAX)
+		return;
+	i = blamed_count++ % MAX_BLAMED;
+	blamed[i].slot = writing;
+	blamed[i].sequence = QUEUE_SLOT_SEQUENCE(pg_atomic_read_u64(&queue_slot(writing)->word));
+	blamed[i].until = queue_clock_now() + BLAME_USECS;
+	writing = PG_UINT32_MAX;
+}
+
 static bool
 write_slot(uint32 number)
 {
@@ -283,6 +335,12 @@ write_slot(uint32 number)
 	QueueFailure failure = {0};
 	QueueSlot  *slot;
 
+	slot = queue_slot(number);
+	if (slot->generation != pg_atomic_read_u32(&queue_segment_at(slot->segment)->generation))
+	{
+		drop_orphan(slot);
+		return false;
+	}
 	if (!queue_settle_begin_cooling(number, QUEUE_SETTLE_RETRY, &settling))
 		return false;
 	slot = settling.slot;
@@ -345,7 +403,8 @@ queue_failure_write_cooling(int limit, bool *more)
 		else if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_LEASED && slot->deadline <= now)
 			queue_lease_expire(slot, QUEUE_SLOT_SEQUENCE(word), now);
 		word = pg_atomic_read_u64(&slot->word);
-		if (QUEUE_SLOT_STATE(word) != QUEUE_SLOT_COOLING)
+		if (QUEUE_SLOT_STATE(word) != QUEUE_SLOT_COOLING ||
+			is_blamed(i, QUEUE_SLOT_SEQUENCE(word), now))
 			continue;
 		if (written == limit)
 		{
@@ -353,8 +412,10 @@ queue_failure_write_cooling(int limit, bool *more)
 			break;
 		}
 		CHECK_FOR_INTERRUPTS();
+		writing = i;
 		if (write_slot(i))
 			written++;
+		writing = PG_UINT32_MAX;
 	}
 	return written;
 }

@@ -183,6 +183,16 @@ check_range_var(RangeVar *relation, const char *what)
 		refuse_segment(relid, what);
 }
 
+/* COPY does not pass the executor's start; a restore may fill segments by it. */
+static void
+check_copy_target(RangeVar *relation)
+{
+	Oid			relid = relation ? RangeVarGetRelid(relation, NoLock, true) : InvalidOid;
+
+	if (OidIsValid(relid))
+		check_target(CMD_INSERT, relid);
+}
+
 static bool
 rewrites(VacuumStmt *statement)
 {
@@ -220,6 +230,10 @@ check_command(Node *command)
 			break;
 		case T_IndexStmt:
 			check_range_var(((IndexStmt *) command)->relation, "index");
+			break;
+		case T_CopyStmt:
+			if (((CopyStmt *) command)->is_from)
+				check_copy_target(((CopyStmt *) command)->relation);
 			break;
 		case T_CreateTrigStmt:
 			check_range_var(((CreateTrigStmt *) command)->relation, "create a trigger on");
@@ -333,9 +347,11 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	if (changes_owner(command))
 		changing_owner++;
 	if (OidIsValid(database))
-		queue_launcher_leave(database);
+		queue_launcher_claim(database);
 	PG_TRY();
 	{
+		if (OidIsValid(database))
+			queue_launcher_leave(database);
 		run_utility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 	}
 	PG_FINALLY();

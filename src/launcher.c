@@ -192,21 +192,27 @@ queue_launcher_is_left(Oid database)
 	return left;
 }
 
-/*
- * Have the worker leave a database that a command needs to itself, and keep it
- * away. Waits shortly for it to go; the command itself waits five seconds.
- */
+/* Keep the worker away from a database until queue_launcher_return(). */
 void
-queue_launcher_leave(Oid database)
+queue_launcher_claim(Oid database)
 {
 	DatabaseEntry *entry;
-	int			pid;
 
 	SpinLockAcquire(&shared->mutex);
 	entry = entry_of(database);
 	if (entry)
 		entry->left++;
 	SpinLockRelease(&shared->mutex);
+}
+
+/*
+ * Have the worker leave a database that a command needs to itself. Waits shortly for it to go; the command itself waits five seconds.
+ */
+void
+queue_launcher_leave(Oid database)
+{
+	int			pid;
+
 	for (int i = 0; i < 200 && (pid = queue_wakeup_worker_pid(database)) != 0; i++)
 	{
 		if (i % 20 == 0)

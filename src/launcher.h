@@ -12,6 +12,7 @@ extern const QueueShmemPart queue_launcher_shmem;
 extern void queue_launcher_register(void);
 extern void queue_launcher_init(void);
 extern void queue_launcher_look_at_commit(void);
+extern void queue_launcher_claim(Oid database);
 extern void queue_launcher_leave(Oid database);
 extern void queue_launcher_return(Oid database);
 extern bool queue_launcher_is_left(Oid database);

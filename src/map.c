@@ -19,10 +19,12 @@
  *   puts back in one CAS what is left, merged with what commits lowered while
  *   it looked (taking the bit sets due to never, so anything else is news).
  * - A page block can be taken away when no page in it is busy and no slot
- *   hangs on it; the summary stays. Both sides write before they read: the
- *   evictor unhooks the block and then looks for busy bits, a taker sets busy
- *   and then checks that the block is still hooked. Writing a due into a block
- *   that was just reused only makes somebody look once in vain.
+ *   hangs on it; the evictor holds all its pages meanwhile. A taker that found
+ *   the block before checks afterwards that it is still its page's, and gives
+ *   back what it took if not: it was the only holder of some word then. So that
+ *   such a word is always a page's, blocks never change between pages and
+ *   directories. Writing a due into a block that was just reused only makes
+ *   somebody look once in vain.
  * - Blocks of a segment are freed only under an exclusive lock on its
  *   relation or after its drop committed, so whoever takes or raises holds a
  *   lock on the relation. Lowering needs none.
@@ -87,14 +89,22 @@ typedef struct BlockOwner
 	QueueSegment *segment;
 } BlockOwner;
 
-typedef struct MapShared
+/* Blocks of one kind: a range of the array. */
+typedef struct MapPool
 {
-	/* under the map lock */
-	uint32		blocks;
+	uint32		begin;
+	uint32		end;
 	uint32		unused_from;	/* blocks never used yet begin here */
 	uint32		first_free;
 	uint32		hand;			/* of the evictor's clock */
 	uint32		in_use;
+} MapPool;
+
+typedef struct MapShared
+{
+	/* under the map lock */
+	MapPool		pages;
+	MapPool		dirs;
 	/* their own locks inside */
 	ConditionVariable waits[WAIT_CONDITIONS];
 } MapShared;
@@ -126,6 +136,15 @@ map_size(void)
 }
 
 static void
+init_pool(MapPool *pool, uint32 begin, uint32 end)
+{
+	pool->begin = pool->unused_from = pool->hand = begin;
+	pool->end = end;
+	pool->first_free = NO_BLOCK;
+	pool->in_use = 0;
+}
+
+static void
 map_init(void *area, bool found)
 {
 	shared = area;
@@ -135,9 +154,11 @@ map_init(void *area, bool found)
 	if (found)
 		return;
 	memset(shared, 0, sizeof(*shared));
-	shared->blocks = block_count();
-	shared->unused_from = 1;
-	shared->hand = 1;
+	memset(blocks, 0, block_count() * sizeof(MapBlock));
+	memset(owners, 0, block_count() * sizeof(BlockOwner));
+	/* A quarter for directories: a segment in use needs one of each. */
+	init_pool(&shared->dirs, 1, block_count() / 4);
+	init_pool(&shared->pages, block_count() / 4, block_count());
 	for (int i = 0; i < WAIT_CONDITIONS; i++)
 		ConditionVariableInit(&shared->waits[i]);
 }
@@ -200,88 +221,127 @@ lower_page(MapPage *entry, uint64 due)
 
 /* ---- blocks ---- */
 
-/* Whether something in a page block forbids to take it away. */
+/* Page blocks and directory blocks never change kind: see the header. */
+static MapPool *
+pool_of(bool pages)
+{
+	return pages ? &shared->pages : &shared->dirs;
+}
+
+static void
+wake_waiters(uint64 word, BlockNumber page)
+{
+	if (word & WAITED)
+		ConditionVariableBroadcast(&shared->waits[page % WAIT_CONDITIONS]);
+}
+
+/* Give back, as unknown, the first n pages of a block that the evictor held. */
+static void
+give_back_pages(uint32 block, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		MapPage    *page = &blocks[block].pages[i];
+		uint64		old = pg_atomic_read_u64(&page->word);
+
+		while (!pg_atomic_compare_exchange_u64(&page->word, &old, 0))
+			;
+		wake_waiters(old, i);
+	}
+}
+
+/* Become the holder of every page of a block on which no slot hangs. */
 static bool
-block_is_in_use(uint32 block)
+hold_pages(uint32 block)
 {
 	for (int i = 0; i < QUEUE_MAP_GROUP_PAGES; i++)
 	{
 		MapPage    *page = &blocks[block].pages[i];
+		uint64		old = pg_atomic_read_u64(&page->word);
+		bool		held_now = false;
 
-		if ((pg_atomic_read_u64(&page->word) & BUSY) || pg_atomic_read_u32(&page->chain) != 0)
-			return true;
+		while (!(old & BUSY) && !held_now)
+			held_now = pg_atomic_compare_exchange_u64(&page->word, &old,
+													  make_word(old | BUSY, DUE_NEVER));
+		if (!held_now || pg_atomic_read_u32(&page->chain) != 0)
+		{
+			give_back_pages(block, held_now ? i + 1 : i);
+			return false;
+		}
 	}
-	return false;
+	return true;
 }
 
-/*
- * Take a page block away from its group, if nothing in it forbids. Whoever
- * lowered the group while the block was unhooked did not find its page; so if
- * the block has to be hooked in again, all in it becomes unknown.
- */
-static bool
-unhook_for_reuse(uint32 block)
+static MapGroup *
+group_of_block(const BlockOwner *owner)
 {
-	BlockOwner *owner = &owners[block];
-	QueueSegment *segment = owner->segment;
-	MapGroup   *group;
-	uint32		dir;
 	uint32		number = owner->group - 1;
+	uint32		dir_number = number / QUEUE_MAP_DIR_GROUPS;
+	uint32		dir;
 
-	if (owner->group == 0 || block_is_in_use(block))
-		return false;
-	if (number / QUEUE_MAP_DIR_GROUPS < QUEUE_MAP_DIRS)
-		dir = pg_atomic_read_u32(&segment->dirs[number / QUEUE_MAP_DIR_GROUPS]);
+	if (dir_number < QUEUE_MAP_DIRS)
+		dir = pg_atomic_read_u32(&owner->segment->dirs[dir_number]);
 	else
 	{
-		uint32		root = pg_atomic_read_u32(&segment->root);
-		uint32		i = number / QUEUE_MAP_DIR_GROUPS - QUEUE_MAP_DIRS;
+		uint32		root = pg_atomic_read_u32(&owner->segment->root);
+		uint32		i = dir_number - QUEUE_MAP_DIRS;
 
 		dir = pg_atomic_read_u32(&blocks[root].roots[i / 2].dirs[i % 2]);
 	}
-	group = &blocks[dir].groups[number % QUEUE_MAP_DIR_GROUPS];
+	return &blocks[dir].groups[number % QUEUE_MAP_DIR_GROUPS];
+}
 
+/*
+ * Take a page block away from its group, if nobody is busy on it and no slot
+ * hangs on it. The evictor is a holder like others: whoever comes late finds
+ * busy, or finds a word of some other page and is its only holder. All that
+ * the pages knew is forgotten, so the group is due at once.
+ */
+static bool
+evict(uint32 block)
+{
+	BlockOwner *owner = &owners[block];
+	MapGroup   *group;
+
+	if (owner->group == 0 || !hold_pages(block))
+		return false;
+	group = group_of_block(owner);
 	pg_atomic_write_u32(&group->block, NO_BLOCK);
-	pg_memory_barrier();
-	if (!block_is_in_use(block))
-		return true;
-	pg_atomic_write_u32(&group->block, block);
-	pg_memory_barrier();
-	for (int i = 0; i < QUEUE_MAP_GROUP_PAGES; i++)
-		lower_page(&blocks[block].pages[i], 0);
 	lower_summary(&group->word, 0);
-	lower_summary(&segment->word, 0);
-	return false;
+	lower_summary(&owner->segment->word, 0);
+	owner->group = 0;
+	give_back_pages(block, QUEUE_MAP_GROUP_PAGES);
+	return true;
 }
 
 /* A zeroed block, or NO_BLOCK if nothing can be had. Takes the map lock. */
 static uint32
-allocate_block(QueueSegment *segment, uint32 group)
+allocate_block(QueueSegment *segment, bool pages)
 {
+	MapPool    *pool = pool_of(pages);
 	uint32		block = NO_BLOCK;
 
 	LWLockAcquire(&locks[0].lock, LW_EXCLUSIVE);
-	if (shared->first_free != NO_BLOCK)
+	if (pool->first_free != NO_BLOCK)
 	{
-		block = shared->first_free;
-		shared->first_free = owners[block].next_free;
-		shared->in_use++;
+		block = pool->first_free;
+		pool->first_free = owners[block].next_free;
+		pool->in_use++;
 	}
-	else if (shared->unused_from < shared->blocks)
+	else if (pool->unused_from < pool->end)
 	{
-		block = shared->unused_from++;
-		shared->in_use++;
+		block = pool->unused_from++;
+		pool->in_use++;
 	}
-	for (uint32 i = 1; block == NO_BLOCK && i < shared->blocks; i++)
+	for (uint32 i = pool->begin; pages && block == NO_BLOCK && i < pool->end; i++)
 	{
-		if (unhook_for_reuse(shared->hand))
-			block = shared->hand;
-		if (++shared->hand >= shared->blocks)
-			shared->hand = 1;
+		if (evict(pool->hand))
+			block = pool->hand;
+		if (++pool->hand >= pool->end)
+			pool->hand = pool->begin;
 	}
 	if (block != NO_BLOCK)
 	{
-		memset(&blocks[block], 0, sizeof(MapBlock));
 		owners[block].segment = segment;
 		owners[block].group = 0;
 	}
@@ -289,17 +349,25 @@ allocate_block(QueueSegment *segment, uint32 group)
 	return block;
 }
 
-/* The map lock must be held. */
+/* Zero a block and free it. The map lock must be held. */
 static void
-release_block(uint32 block)
+release_block(uint32 block, bool pages)
 {
+	MapPool    *pool = pool_of(pages);
+
 	if (block == NO_BLOCK)
 		return;
+	for (int i = 0; i < QUEUE_MAP_GROUP_PAGES; i++)
+	{
+		pg_atomic_write_u64(&blocks[block].pages[i].word, 0);
+		pg_atomic_write_u32(&blocks[block].pages[i].chain, 0);
+		blocks[block].pages[i].unused = 0;
+	}
 	owners[block].group = 0;
 	owners[block].segment = NULL;
-	owners[block].next_free = shared->first_free;
-	shared->first_free = block;
-	shared->in_use--;
+	owners[block].next_free = pool->first_free;
+	pool->first_free = block;
+	pool->in_use--;
 }
 
 /* Hook a fresh block in at *place; somebody else may have been faster. */
@@ -311,7 +379,7 @@ hook_block(pg_atomic_uint32 *place, QueueSegment *segment, uint32 group)
 
 	if (found != NO_BLOCK)
 		return found;
-	block = allocate_block(segment, group);
+	block = allocate_block(segment, group != 0);
 	if (block == NO_BLOCK)
 		return NO_BLOCK;
 	LWLockAcquire(&locks[0].lock, LW_EXCLUSIVE);
@@ -321,7 +389,7 @@ hook_block(pg_atomic_uint32 *place, QueueSegment *segment, uint32 group)
 		found = block;
 	}
 	else
-		release_block(block);
+		release_block(block, group != 0);
 	LWLockRelease(&locks[0].lock);
 	return found;
 }
@@ -382,8 +450,8 @@ release_dir(uint32 dir)
 	if (dir == NO_BLOCK)
 		return;
 	for (int i = 0; i < QUEUE_MAP_DIR_GROUPS; i++)
-		release_block(pg_atomic_exchange_u32(&blocks[dir].groups[i].block, NO_BLOCK));
-	release_block(dir);
+		release_block(pg_atomic_exchange_u32(&blocks[dir].groups[i].block, NO_BLOCK), true);
+	release_block(dir, false);
 }
 
 /*
@@ -403,7 +471,7 @@ queue_map_detach(QueueSegment *segment)
 	{
 		for (int i = 0; i < QUEUE_MAP_ROOT_DIRS; i++)
 			release_dir(pg_atomic_read_u32(&blocks[root].roots[i / 2].dirs[i % 2]));
-		release_block(root);
+		release_block(root, false);
 	}
 	LWLockRelease(&locks[0].lock);
 }
@@ -411,8 +479,8 @@ queue_map_detach(QueueSegment *segment)
 void
 queue_map_usage(int64 *used, int64 *total)
 {
-	*used = (int64) shared->in_use * sizeof(MapBlock);
-	*total = (int64) shared->blocks * sizeof(MapBlock);
+	*used = ((int64) shared->pages.in_use + shared->dirs.in_use) * sizeof(MapBlock);
+	*total = (int64) block_count() * sizeof(MapBlock);
 }
 
 /* ---- due ---- */
@@ -622,8 +690,8 @@ queue_map_put(QueueMapHold *hold, QueueTime due)
 			lower_summary(&group->word, packed);
 		lower_summary(&hold->segment->word, packed);
 	}
-	if (old & WAITED)
-		ConditionVariableBroadcast(&shared->waits[hold->page % WAIT_CONDITIONS]);
+	/* Whoever waits knows the page by its place in its group. */
+	wake_waiters(old, hold->page % QUEUE_MAP_GROUP_PAGES);
 	hold->segment = NULL;
 	held.segment = NULL;
 }
@@ -641,7 +709,7 @@ queue_map_wait(QueueSegment *segment, BlockNumber page)
 {
 	static uint32 wait_event = 0;	/* named at first use */
 	MapPage    *entry = get_page(segment, page, false);
-	ConditionVariable *condition = &shared->waits[page % WAIT_CONDITIONS];
+	ConditionVariable *condition = &shared->waits[page % QUEUE_MAP_GROUP_PAGES % WAIT_CONDITIONS];
 
 	if (entry == NULL)
 		return;

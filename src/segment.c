@@ -46,6 +46,7 @@
 #include "guc.h"
 #include "message.h"
 #include "segment.h"
+#include "slot.h"
 
 typedef struct SegmentShared
 {
@@ -541,6 +542,8 @@ check_rewritten(QueueSegment *segment, Relation rel)
 			queue_map_lower_range(segment, 0, pg_atomic_read_u32(&segment->pages) - 1, 0);
 	}
 	LWLockRelease(lock);
+	queue_slot_forget_segment(queue_segment_index(segment),
+							  pg_atomic_read_u32(&segment->generation));
 }
 
 /*
@@ -572,14 +575,15 @@ queue_segment_open(QueueSegment *segment, uint32 generation, LOCKMODE mode)
 Relation
 queue_segment_open_active(QueueState *state, int64 size, QueueSegment **segment)
 {
-	for (;;)
+	for (int tries = 0;; tries++)
 	{
 		uint32		index = pg_atomic_read_u32(&state->active);
 		QueueSegment *active;
 		Relation	rel;
 		int64		bytes;
 
-		if (index == QUEUE_NONE)
+		CHECK_FOR_INTERRUPTS();
+		if (index == QUEUE_NONE || tries > 1000)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("queue has no segment"),
@@ -612,7 +616,6 @@ queue_segment_open_active(QueueState *state, int64 size, QueueSegment **segment)
 			return rel;
 		}
 		relation_close(rel, RowExclusiveLock);
-		CHECK_FOR_INTERRUPTS();
 	}
 }
 
@@ -712,10 +715,15 @@ void
 queue_segment_visit(Relation rel, BlockNumber block, Snapshot snapshot,
 					QueueTupleVisitor visitor, void *arg)
 {
-	Buffer		buffer = ReadBuffer(rel, block);
-	Page		page = BufferGetPage(buffer);
+	Buffer		buffer;
+	Page		page;
 	OffsetNumber last;
 
+	/* A VACUUM may have cut empty pages off. */
+	if (block >= RelationGetNumberOfBlocks(rel))
+		return;
+	buffer = ReadBuffer(rel, block);
+	page = BufferGetPage(buffer);
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	last = PageIsNew(page) ? 0 : PageGetMaxOffsetNumber(page);
 	for (OffsetNumber i = FirstOffsetNumber; i <= last; i++)
@@ -992,6 +1000,8 @@ queue_segment_truncate(QueueSegment *segment, Relation rel, const QueueDeadProof
 		heap_truncate_one_rel(rel);
 	else
 		RelationTruncate(rel, 0);
+	/* An ack that was prepared and committed leaves its slot behind. */
+	queue_slot_forget_segment(queue_segment_index(segment), 0);
 	queue_map_detach(segment);
 	queue_map_attach(segment);
 	pg_atomic_write_u32(&segment->pages, 0);

@@ -167,7 +167,12 @@ queue_settle_begin_cooling(uint32 number, QueueSettlement how, QueueSettling *se
 	queue_slot_unlock(slot, facts.word);
 	if (!is_cooling(facts.word) || slot->database != MyDatabaseId)
 		return false;
-	settling->def = open_queue(facts.view);
+	/* Whoever drops the queue must not stop the worker for all others. */
+	if (!ConditionalLockRelationOid(facts.view, AccessShareLock))
+		return false;
+	settling->def = queue_catalog_get(facts.view);
+	if (!ConditionalLockRelationOid(queue_segment_at(facts.segment)->relid, RowExclusiveLock))
+		return false;
 	return settling->def && take_hold(&facts, how, is_cooling, settling);
 }
 

@@ -306,6 +306,31 @@ walk_chain(pg_atomic_uint32 *chain, uint32 *slots, uint32 room)
 }
 
 /*
+ * Free all slots of a segment that are not of this generation (0: all): what
+ * they remember of places is void. Their messages live on or are deleted for
+ * good; in both cases nobody holds them. Cannot fail.
+ */
+void
+queue_slot_forget_segment(uint32 segment, uint32 generation)
+{
+	for (uint32 i = 0; i < (uint32) queue_max_leases; i++)
+	{
+		QueueSlot  *slot = queue_slot(i);
+		uint64		word;
+
+		if (QUEUE_SLOT_STATE(pg_atomic_read_u64(&slot->word)) == QUEUE_SLOT_FREE ||
+			slot->segment != segment)
+			continue;
+		word = queue_slot_lock(slot);
+		if (QUEUE_SLOT_STATE(word) != QUEUE_SLOT_FREE && slot->segment == segment &&
+			(generation == 0 || slot->generation != generation))
+			queue_slot_free(slot, word, 0);
+		else
+			queue_slot_unlock(slot, word);
+	}
+}
+
+/*
  * The slots that hang on a held page, at most "room" of them; returns how many
  * there are. By the time the caller looks at one it may be free, or hang
  * elsewhere: it checks under the slot's lock. None can be added meanwhile.
@@ -363,10 +388,12 @@ queue_slot_reserve(QueueState *state, uint32 wanted)
 	return reserved_count;
 }
 
+/* Take one that is at hand, or get one; false if there is none. */
 bool
-queue_slot_use_reserved(uint32 *slot, pg_uuid_t *receipt)
+queue_slot_use_reserved(QueueState *state, uint32 *slot, pg_uuid_t *receipt)
 {
-	if (reserved_used == reserved_count)
+	if ((reserved_for != state || reserved_used == reserved_count) &&
+		queue_slot_reserve(state, 1) == 0)
 		return false;
 	*slot = reserved[reserved_used];
 	*receipt = reserved_receipts[reserved_used];
@@ -374,11 +401,11 @@ queue_slot_use_reserved(uint32 *slot, pg_uuid_t *receipt)
 	return true;
 }
 
-/* The slot used last is not needed after all; its receipt is spent. */
+/* A receipt for a slot that goes on to its next holder. */
 void
-queue_slot_unuse_reserved(uint32 slot)
+queue_slot_make_receipt(uint32 slot, pg_uuid_t *receipt)
 {
-	queue_slot_give_back(reserved_for, 1, &slot);
+	make_receipts(receipt, &slot, 1);
 }
 
 /* Cannot fail: abort callbacks call it too. */

@@ -86,8 +86,8 @@ typedef struct QueueSlot
 extern const QueueShmemPart queue_slot_shmem;
 
 extern uint32 queue_slot_reserve(QueueState *state, uint32 wanted);
-extern bool queue_slot_use_reserved(uint32 *slot, pg_uuid_t *receipt);
-extern void queue_slot_unuse_reserved(uint32 slot);
+extern bool queue_slot_use_reserved(QueueState *state, uint32 *slot, pg_uuid_t *receipt);
+extern void queue_slot_make_receipt(uint32 slot, pg_uuid_t *receipt);
 extern void queue_slot_return_reserved(void);
 extern void queue_slot_give_back(QueueState *state, uint32 n, const uint32 *slots);
 extern QueueSlot *queue_slot(uint32 number);
@@ -102,6 +102,7 @@ extern uint64 queue_slot_word(uint64 old, QueueSlotState state, uint32 flags);
 extern uint64 queue_slot_next_word(uint64 old, QueueSlotState state, uint32 flags);
 extern void queue_slot_free(QueueSlot *slot, uint64 word, uint32 flags);
 
+extern void queue_slot_forget_segment(uint32 segment, uint32 generation);
 extern void queue_slot_unlink(QueueSlot *slot);
 extern void queue_slot_retire(QueueSlot *slot, uint64 word, uint32 flags);
 extern uint32 queue_slot_chained(QueueMapHold *hold, uint32 *slots, uint32 room);

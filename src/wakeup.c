@@ -89,7 +89,6 @@ leave(bool pass_on)
 	QueueState *state = sleeping_on;
 
 	ConditionVariableCancelSleep();
-	pass_on |= keeping != QUEUE_TIME_NEVER;
 	stop_keeping();
 	sleeping_on = NULL;
 	pg_atomic_fetch_sub_u32(&state->sleepers, 1);
@@ -166,6 +165,7 @@ queue_wakeup_sleep(QueueState *state, QueueTime deadline, QueueTime not_before, 
 												 Min((wake - now) / 1000 + 1, 60000), wait_event);
 		stop_keeping();
 	}
+	/* One who goes on to claim passes on what he leaves, after the claim. */
 	leave(result != QUEUE_WAKEUP_READY);
 	return result;
 }
@@ -195,6 +195,24 @@ queue_wakeup_due(QueueState *state, QueueTime due)
 	if (pg_atomic_read_u32(&state->sleepers) > 0 &&
 		due < (QueueTime) pg_atomic_read_u64(&state->keeper))
 		ConditionVariableSignal(&state->wakeup);
+}
+
+/*
+ * Hand on what one who leaves, or has claimed, may have kept from others: work
+ * that is left, or the time that somebody must keep.
+ */
+void
+queue_wakeup_pass_on(QueueState *state)
+{
+	QueueTime	due;
+
+	if (pg_atomic_read_u32(&state->sleepers) == 0)
+		return;
+	due = queue_ring_due(state);
+	if (due <= queue_clock_now())
+		ConditionVariableSignal(&state->wakeup);
+	else
+		queue_wakeup_due(state, due);
 }
 
 /* The clock was moved, or the queue resumed: everybody looks. */

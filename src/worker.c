@@ -31,6 +31,7 @@
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "failure.h"
 #include "guc.h"
 #include "launcher.h"
 #include "maintain.h"
@@ -86,6 +87,7 @@ run_step(const char *what, Oid view, Step step)
 		EmitErrorReport();
 		AbortCurrentTransaction();
 		FlushErrorState();
+		queue_failure_blame();
 		RESUME_INTERRUPTS();
 		result = false;
 	}
@@ -199,6 +201,8 @@ tend_queue(QueueState *state, QueueTime now)
 	uint64		pages = queue_ring_pages(state, &sealed);
 
 	queue_maintain_sample(state);
+	/* Should a wakeup ever be lost, it is made up for here. */
+	queue_wakeup_pass_on(state);
 	while (sealed && run_step("emptying a segment", state->view, step_reclaim))
 		CHECK_FOR_INTERRUPTS();
 	if (take_ask(state, QUEUE_ASK_RECOUNT) &&
