@@ -236,6 +236,8 @@ queue_maintain_recount(QueueDef *def)
 	{
 		Relation	rel = queue_segment_open(segment, generation, AccessShareLock);
 		BlockNumber pages;
+		int64		rows_before = rows.all;
+		int64		live_before = (int64) pg_atomic_read_u64(&segment->live);
 
 		if (rel == NULL)
 			continue;
@@ -247,6 +249,7 @@ queue_maintain_recount(QueueDef *def)
 			queue_segment_visit_seen(rel, page, snapshot, count_row, &rows);
 		}
 		relation_close(rel, AccessShareLock);
+		pg_atomic_fetch_add_u64(&segment->live, rows.all - rows_before - live_before);
 	}
 	UnregisterSnapshot(snapshot);
 	queue_count(state, QUEUE_COUNT_STORED, rows.all - before);

@@ -61,10 +61,11 @@ typedef struct PageRange
 	QueueTime	due;
 } PageRange;
 
-/* How counters of one queue change, by savepoint level. */
+/* How counters of one queue and segment change, by savepoint level. */
 typedef struct Delta
 {
 	QueueState *state;
+	QueueSegment *segment;		/* NULL: no segment's in particular */
 	int32		id;
 	int			nest;
 	bool		created;
@@ -178,13 +179,14 @@ queue_pending_settled(uint32 slot, uint64 sequence, QueueSettlement how)
 
 /* May raise an error: call it before anything that must not be lost. */
 static Delta *
-get_delta(QueueState *state)
+get_delta(QueueState *state, QueueSegment *segment)
 {
 	int			nest = GetCurrentTransactionNestLevel();
 	Delta	   *delta;
 
 	for (int i = delta_count - 1; i >= 0; i--)
-		if (deltas[i].state == state && deltas[i].nest == nest && deltas[i].id == state->id)
+		if (deltas[i].state == state && deltas[i].segment == segment &&
+			deltas[i].nest == nest && deltas[i].id == state->id)
 			return &deltas[i];
 	if (delta_count == delta_room)
 	{
@@ -197,6 +199,7 @@ get_delta(QueueState *state)
 	delta = &deltas[delta_count++];
 	memset(delta, 0, sizeof(*delta));
 	delta->state = state;
+	delta->segment = segment;
 	delta->id = state->id;
 	delta->nest = nest;
 	delta->due = QUEUE_TIME_NEVER;
@@ -250,7 +253,7 @@ void
 queue_pending_stored(QueueState *state, QueueSegment *segment,
 					 BlockNumber page, QueueTime due, int messages)
 {
-	Delta	   *delta = get_delta(state);
+	Delta	   *delta = get_delta(state, segment);
 
 	delta->stored += messages;
 	if (due > 0)
@@ -264,7 +267,7 @@ void
 queue_pending_removed(QueueState *state, QueueSegment *segment, BlockNumber page,
 					  int messages, int timed)
 {
-	Delta	   *delta = get_delta(state);
+	Delta	   *delta = get_delta(state, segment);
 
 	delta->stored -= messages;
 	delta->timed -= timed;
@@ -276,26 +279,26 @@ queue_pending_removed(QueueState *state, QueueSegment *segment, BlockNumber page
 void
 queue_pending_failed(QueueState *state)
 {
-	get_delta(state)->failed++;
+	get_delta(state, NULL)->failed++;
 }
 
 /* Some of the stored messages are new ones. */
 void
 queue_pending_enqueued(QueueState *state, int messages)
 {
-	get_delta(state)->enqueued += messages;
+	get_delta(state, NULL)->enqueued += messages;
 }
 
 void
 queue_pending_created(QueueState *state)
 {
-	get_delta(state)->created = true;
+	get_delta(state, NULL)->created = true;
 }
 
 void
 queue_pending_dropped(QueueState *state)
 {
-	get_delta(state)->dropped = true;
+	get_delta(state, NULL)->dropped = true;
 }
 
 void
@@ -308,7 +311,7 @@ queue_pending_database_dropped(Oid database)
 void
 queue_pending_resumed(QueueState *state)
 {
-	get_delta(state)->resumed = true;
+	get_delta(state, NULL)->resumed = true;
 }
 
 /* Told by the executor's hook, which may be nested: a statement begins or ends. */
@@ -454,6 +457,7 @@ finish_settled(QueueTime now)
 		segment = queue_segment_at(slot->segment);
 		count_settlement(slot, settled[i].how, now);
 		pg_atomic_write_u64(&segment->deleted_at, (uint64) now);
+		pg_atomic_fetch_sub_u64(&segment->live, 1);
 		if (returned.count == lengthof(returned.numbers) || returned.state != state)
 			flush_returned(&returned);
 		queue_slot_retire(slot, word, settled[i].how == QUEUE_SETTLE_ACK ? QUEUE_SLOT_ACKED : 0);
@@ -522,6 +526,8 @@ apply_deltas(void)
 		queue_count(state, QUEUE_COUNT_ENQUEUED, delta->enqueued);
 		queue_count(state, QUEUE_COUNT_STORED, delta->stored);
 		queue_count(state, QUEUE_COUNT_TIMED, delta->timed);
+		if (delta->segment)
+			pg_atomic_fetch_add_u64(&delta->segment->live, delta->stored);
 		queue_count(state, QUEUE_COUNT_CANCELLED, delta->cancelled);
 		queue_count(state, QUEUE_COUNT_FAILED, delta->failed);
 		if (delta->due == QUEUE_TIME_NEVER)

@@ -11,6 +11,7 @@
 
 #include "access/relation.h"
 #include "access/xlog.h"
+#include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -313,8 +314,8 @@ show_segments(QueueDef *def, ReturnSetInfo *result)
 
 	while (def->state && queue_ring_next(def->state, &position, QUEUE_TIME_NEVER, &segment, &generation))
 	{
-		Datum		values[7];
-		bool		nulls[7] = {false};
+		Datum		values[8];
+		bool		nulls[8] = {false};
 		Relation	rel = queue_segment_open(segment, generation, AccessShareLock);
 		QueueTime	due = queue_map_due(segment);
 		const char *why = segment->role == QUEUE_SEGMENT_SEALED
@@ -327,10 +328,11 @@ show_segments(QueueDef *def, ReturnSetInfo *result)
 		values[2] = Int32GetDatum(segment->number);
 		values[3] = CStringGetTextDatum(roles[segment->role]);
 		values[4] = Int64GetDatum((int64) RelationGetNumberOfBlocks(rel) * BLCKSZ);
-		nulls[5] = due == QUEUE_TIME_NEVER;
-		values[5] = TimestampTzGetDatum(queue_clock_to_wall(due));
-		nulls[6] = why == NULL;
-		values[6] = why ? CStringGetTextDatum(why) : (Datum) 0;
+		values[5] = Int64GetDatum((int64) pg_atomic_read_u64(&segment->live));
+		nulls[6] = due == QUEUE_TIME_NEVER;
+		values[6] = TimestampTzGetDatum(queue_clock_to_wall(due));
+		nulls[7] = why == NULL;
+		values[7] = why ? CStringGetTextDatum(why) : (Datum) 0;
 		relation_close(rel, AccessShareLock);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
@@ -453,18 +455,48 @@ check_worker(ReturnSetInfo *result)
 				   "Failures are not written and nobody is notified. See the server's log; \"max_worker_processes\" may be too low.");
 }
 
-/* Who holds back the oldest snapshot, if it is old. */
+/* Who holds back the oldest snapshot; NULL if nobody but us. */
+static char *
+horizon_holder(void)
+{
+	char	   *holder = NULL;
+
+	SPI_connect();
+	if (SPI_execute("SELECT what FROM ("
+					"SELECT 'the backend with pid ' || pid AS what, pg_catalog.age(backend_xmin) AS age "
+					"FROM pg_catalog.pg_stat_activity "
+					"WHERE backend_xmin IS NOT NULL AND pid <> pg_catalog.pg_backend_pid() "
+					"UNION ALL SELECT 'the prepared transaction ' || gid, pg_catalog.age(transaction) "
+					"FROM pg_catalog.pg_prepared_xacts "
+					"UNION ALL SELECT 'the replication slot ' || slot_name, "
+					"pg_catalog.age(COALESCE(xmin, catalog_xmin)) FROM pg_catalog.pg_replication_slots "
+					"WHERE xmin IS NOT NULL OR catalog_xmin IS NOT NULL) h "
+					"ORDER BY age DESC LIMIT 1", true, 1) == SPI_OK_SELECT && SPI_processed == 1)
+	{
+		char	   *value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+
+		if (value)
+		{
+			holder = SPI_palloc(strlen(value) + 1);
+			strcpy(holder, value);
+		}
+	}
+	SPI_finish();
+	return holder;
+}
+
 static void
 check_horizon(ReturnSetInfo *result)
 {
 	TransactionId oldest = GetOldestNonRemovableTransactionId(NULL);
 	TransactionId next = XidFromFullTransactionId(ReadNextFullTransactionId());
 	int32		age = (int32) (next - oldest);
-	const char *status = age > 1000000 ? "warn" : "ok";
+	char	   *holder = horizon_holder();
+	bool		old = age > 1000000;
 
-	put_health(result, "horizon", status, psprintf("%d", age),
-			   "Transactions since the oldest one that some snapshot, prepared transaction or slot still needs.",
-			   age > 1000000 ? "See pg_stat_activity (backend_xmin), pg_prepared_xacts and pg_replication_slots for the holder. Queues keep their speed; segments are emptied after queue.reclaim_delay." : NULL);
+	put_health(result, "horizon", old ? "warn" : "ok", psprintf("%d transactions", age),
+			   holder ? psprintf("Held by %s.", holder) : "Nobody holds an old snapshot.",
+			   old ? "Queues keep their speed; their segments are emptied after queue.reclaim_delay. Everything else in the database is not vacuumed." : NULL);
 }
 
 static void

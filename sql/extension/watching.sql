@@ -53,7 +53,7 @@ CREATE VIEW queue.leases AS SELECT * FROM queue._leases();
 COMMENT ON VIEW queue.leases IS 'Who holds what until when; cooling: a failure that is about to be written.';
 
 CREATE FUNCTION queue._segments(OUT queue text, OUT segment regclass, OUT number int,
-    OUT state text, OUT size bigint, OUT next_due timestamptz, OUT kept_because text)
+    OUT state text, OUT size bigint, OUT live bigint, OUT next_due timestamptz, OUT kept_because text)
 RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_segments';
 COMMENT ON FUNCTION queue._segments() IS 'Rows of queue.segments.';
