@@ -8,6 +8,6 @@
 GRANT USAGE ON SCHEMA queue, queues TO PUBLIC;
 GRANT SELECT ON queue.options, queue.queues, queue.stats, queue.leases, queue.segments TO PUBLIC;
 
-GRANT CREATE ON SCHEMA queues TO @extowner@;
+GRANT CREATE ON SCHEMA queues TO @extowner@ WITH GRANT OPTION;
 GRANT SELECT, INSERT, UPDATE, DELETE ON queue._queue, queue._segment TO @extowner@;
 GRANT USAGE, SELECT, UPDATE ON SEQUENCE queue.message_id, queue.queue_id TO @extowner@;

@@ -144,7 +144,12 @@ class QueuePop(Queue):
     title = "queue.pop, one statement"
 
     def consume(self, batch):
-        return f"SELECT * FROM queue.pop('{NAME}', {batch});\n"
+        if batch == 1:
+            return f"SELECT * FROM queue.pop('{NAME}', 1);\n"
+        return (
+            "SELECT count(*) AS n, string_agg(payload::text, '') AS payloads"
+            f" FROM queue.pop('{NAME}', {batch});\n"
+        )
 
 
 class Plain(Contender):
@@ -253,8 +258,12 @@ class SkipLockedDelete(SkipLocked):
     table = "bench_job_delete"
 
     def consume(self, batch):
-        return f"""DELETE FROM {self.table} WHERE id = ANY (ARRAY(SELECT id FROM {self.table}
- WHERE lease_until IS NULL ORDER BY id LIMIT {batch} FOR UPDATE SKIP LOCKED)) RETURNING *;
+        take = f"""DELETE FROM {self.table} WHERE id = ANY (ARRAY(SELECT id FROM {self.table}
+ WHERE lease_until IS NULL ORDER BY id LIMIT {batch} FOR UPDATE SKIP LOCKED)) RETURNING *"""
+        if batch == 1:
+            return f"{take};\n"
+        return f"""WITH m AS ({take})
+SELECT count(*) AS n, string_agg(payload::text, '') AS payloads FROM m;
 """
 
 

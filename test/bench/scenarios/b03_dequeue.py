@@ -3,13 +3,15 @@ transactions. The queue is filled before, so that nobody waits; the tables are
 vacuumed and analyzed before each measurement. The SKIP LOCKED table leases by
 UPDATE ... RETURNING and acks by DELETE, which is the same promise. Shown
 besides: both in one statement, where the message is gone when the statement
-ends (queue.pop beside DELETE ... RETURNING)."""
+ends (queue.pop beside DELETE ... RETURNING); and the limit, a DELETE by ctid
+that leases and reads nothing: one durable commit a message is what any of them
+must pay."""
 
 from results import Goal
 
 ID = "B3"
 TITLE = "dequeue 1, then ack 1"
-CONTENDERS = ["queue", "skiplocked", "pgmq", "queue.pop", "skiplocked.delete"]
+CONTENDERS = ["queue", "skiplocked", "pgmq", "queue.pop", "skiplocked.delete", "plain"]
 METRICS = {"rate": "messages/s"}
 GOALS = [
     Goal("pgmq", ("queue", "rate"), ">=", 4, ("pgmq", "rate")),
@@ -18,6 +20,7 @@ GOALS = [
          ("skiplocked.delete", "rate"), shown=True),
     Goal("dequeue + ack beside DELETE RETURNING", ("queue", "rate"), ">=", 1,
          ("skiplocked.delete", "rate"), shown=True),
+    Goal("the limit, DELETE by ctid", ("queue", "rate"), ">=", 1, ("plain", "rate"), shown=True),
 ]
 CLIENTS = 8
 
