@@ -76,7 +76,7 @@ slot_fault(uint32 number, QueueSlot *slot)
 	rel = queue_segment_open(segment, slot->generation, AccessShareLock);
 	if (rel == NULL)
 		return "its segment was emptied or dropped";
-	row = queue_segment_fetch(rel, &slot->tid, slot->message_id);
+	row = queue_segment_fetch(rel, segment, &slot->tid, slot->message_id);
 	relation_close(rel, AccessShareLock);
 	if (row == NULL)
 		return "its message is not where the slot says";

@@ -190,7 +190,7 @@ store_dead(QueueMessage *message, QueueDef *def, QueueSlot *slot, const char *re
 QueueFate
 queue_failure_write(QueueSettling *settling, const QueueFailure *failure)
 {
-	HeapTuple	tuple = queue_segment_fetch(settling->rel, &settling->tid, settling->message_id);
+	HeapTuple	tuple = queue_segment_fetch(settling->rel, settling->segment, &settling->tid, settling->message_id);
 	QueueMessage message;
 	int			failures;
 

@@ -109,7 +109,7 @@ delete_held(PurgeVisit *purge, Chosen *chosen)
 	}
 	queue_pending_settled(chosen->slot, QUEUE_SLOT_SEQUENCE(word), QUEUE_SETTLE_CANCEL);
 	queue_lease_begin_settling(slot, word);
-	if (queue_segment_delete(purge->visit.rel, &chosen->tid,
+	if (queue_segment_delete(purge->visit.rel, purge->visit.segment, &chosen->tid,
 							 chosen->id) == QUEUE_DELETE_DONE)
 		return true;
 	queue_pending_unsettle_last();
@@ -129,7 +129,7 @@ delete_chosen(PurgeVisit *purge, QueueDef *def)
 
 		if (chosen->held)
 			deleted += delete_held(purge, chosen);
-		else if (queue_segment_delete(purge->visit.rel, &chosen->tid,
+		else if (queue_segment_delete(purge->visit.rel, purge->visit.segment, &chosen->tid,
 									  chosen->id) == QUEUE_DELETE_DONE)
 		{
 			without_slot++;

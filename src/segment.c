@@ -777,14 +777,16 @@ queue_segment_visit_seen(Relation rel, BlockNumber block, Snapshot snapshot,
  * place. Returns with the content lock held shared, or InvalidBuffer.
  */
 static Buffer
-find_row(Relation rel, ItemPointer tid, int64 id, HeapTuple tuple)
+find_row(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id, HeapTuple tuple)
 {
 	BlockNumber block = ItemPointerGetBlockNumber(tid);
 	OffsetNumber offset = ItemPointerGetOffsetNumber(tid);
 	Buffer		buffer;
 	Page		page;
 
-	if (block >= RelationGetNumberOfBlocks(rel))
+	/* What is known of the file spares asking the kernel for each message. */
+	if (block >= pg_atomic_read_u32(&segment->pages) &&
+		block >= RelationGetNumberOfBlocks(rel))
 		return InvalidBuffer;
 	buffer = ReadBuffer(rel, block);
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
@@ -837,11 +839,11 @@ queue_segment_has(Relation rel, BlockNumber block, int64 id)
 
 /* A copy of the row, or NULL if the message is no longer there. */
 HeapTuple
-queue_segment_fetch(Relation rel, ItemPointer tid, int64 id)
+queue_segment_fetch(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id)
 {
 	HeapTupleData tuple;
 	HeapTuple	copy;
-	Buffer		buffer = find_row(rel, tid, id, &tuple);
+	Buffer		buffer = find_row(rel, segment, tid, id, &tuple);
 
 	if (!BufferIsValid(buffer))
 		return NULL;
@@ -855,13 +857,13 @@ queue_segment_fetch(Relation rel, ItemPointer tid, int64 id)
  * relation is locked until the end of the transaction. Never waits.
  */
 QueueDeleteResult
-queue_segment_delete(Relation rel, ItemPointer tid, int64 id)
+queue_segment_delete(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id)
 {
 	HeapTupleData tuple;
 	TM_FailureData failure;
 	TM_Result	result;
 	QueueTupleFate fate;
-	Buffer		buffer = find_row(rel, tid, id, &tuple);
+	Buffer		buffer = find_row(rel, segment, tid, id, &tuple);
 
 	if (!BufferIsValid(buffer))
 		return QUEUE_DELETE_GONE;

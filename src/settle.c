@@ -180,7 +180,7 @@ queue_settle_begin_cooling(uint32 number, QueueSettlement how, QueueSettling *se
 bool
 queue_settle_delete(QueueSettling *settling)
 {
-	if (queue_segment_delete(settling->rel, &settling->tid, settling->message_id) == QUEUE_DELETE_DONE)
+	if (queue_segment_delete(settling->rel, settling->segment, &settling->tid, settling->message_id) == QUEUE_DELETE_DONE)
 		return true;
 	queue_pending_unsettle_last();
 	return false;
