@@ -206,13 +206,14 @@ get_count(FunctionCallInfo fcinfo, int argument)
 	return count;
 }
 
+/* 0: the queue's lease_timeout when the message comes. */
 static int64
 get_lease(FunctionCallInfo fcinfo, int argument, QueueDef *def)
 {
 	int64		lease;
 
 	if (PG_ARGISNULL(argument))
-		return def->options.lease_timeout;
+		return 0;
 	lease = queue_interval_to_usecs(PG_GETARG_INTERVAL_P(argument), "lease");
 	if (lease == 0 || lease > def->options.lease_max)
 		ereport(ERROR,
@@ -270,7 +271,6 @@ queue_pop(PG_FUNCTION_ARGS)
 		queue_error_null("queue");
 	request.wanted = get_count(fcinfo, 1);
 	request.def = queue_catalog_open(PG_GETARG_TEXT_PP(0), QUEUE_ACL_DEQUEUE);
-	request.lease = request.def->options.lease_timeout;
 	InitMaterializedSRF(fcinfo, 0);
 	claimed = palloc(sizeof(QueueClaimed) * request.wanted);
 	n = request.def->paused_dequeue ? 0 : queue_dequeue_claim(&request, GetActiveSnapshot(), claimed);

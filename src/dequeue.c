@@ -82,11 +82,12 @@ fill_lease(Claim *claim, QueueSlot *slot, const QueueMessageHead *head)
 {
 	const QueueClaimRequest *request = claim->request;
 	QueueDef   *def = request->def;
+	int64		lease = request->lease ? request->lease : def->options.lease_timeout;
 	int			limit = head->max_attempts >= 0 ? head->max_attempts : def->options.max_attempts;
 
 	slot->taken = claim->visit.now;
-	slot->deadline = claim->visit.now + request->lease;
-	slot->cap = claim->visit.now + Max(def->options.lease_max, request->lease);
+	slot->deadline = claim->visit.now + lease;
+	slot->cap = claim->visit.now + Max(def->options.lease_max, lease);
 	slot->retry_delay = queue_options_retry_delay(&def->options, slot->failures + 1);
 	slot->at_limit = limit > 0 && slot->failures + 1 >= limit && def->dead_letter_of == 0;
 	slot->owner = GetUserId();

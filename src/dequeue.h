@@ -28,7 +28,7 @@ typedef struct QueueClaimRequest
 	QueueDef   *def;
 	int			wanted;
 	int64		max_bytes;
-	int64		lease;			/* us */
+	int64		lease;			/* us; 0: the queue's lease_timeout */
 	const char *consumer;		/* NULL: the application's name */
 	bool		pop;
 } QueueClaimRequest;
