@@ -30,10 +30,11 @@ typedef enum OptionType
 	OPTION_ENUM,
 	OPTION_TEXT,
 	OPTION_LIST,
+	OPTION_TEXT_LIST,
 } OptionType;
 
 static const char *const type_names[] = {
-	"boolean", "integer", "number", "interval", "size", "enum", "text", "interval[]"
+	"boolean", "integer", "number", "interval", "size", "enum", "text", "interval[]", "text[]"
 };
 
 typedef struct OptionRow
@@ -75,7 +76,7 @@ static const OptionRow rows[] = {
 	{"max_bytes", OPTION_SIZE, LATER, NULL, NULL, "largest size of the queue"},
 	{"max_messages", OPTION_INTEGER, LATER, NULL, NULL, "largest number of messages in the queue"},
 	{"message_ttl", OPTION_INTERVAL, AT(message_ttl), true, 0, YEAR * 100, NULL, NULL, "a message that was not delivered for so long expires; default: never"},
-	{"non_retryable", OPTION_LIST, LATER, NULL, NULL, "error classes that make a message dead at once"},
+	{"non_retryable", OPTION_TEXT_LIST, LATER, NULL, NULL, "error classes that make a message dead at once"},
 	{"notify", OPTION_BOOLEAN, AT(notify), true, 0, 0, "true", NULL, "the worker notifies the channel queue_<name>"},
 	{"on_dead", OPTION_ENUM, LATER, "skip", "skip|block|dead_rest", "what a dead message does to the rest of its key"},
 	{"on_expiry", OPTION_ENUM, AT(on_expiry), true, 0, 0, "dead_letter", "dead_letter|drop", "what happens to an expired message"},
@@ -303,6 +304,9 @@ parse_value(const OptionRow *row, JsonbValue *value, QueueOptions *options)
 			break;
 		case OPTION_LIST:
 			parse_list(row, value, options);
+			break;
+		case OPTION_TEXT_LIST:
+			/* No option of this type is built yet. */
 			break;
 	}
 }

@@ -181,6 +181,25 @@ def loses_nothing_when_it_is_killed():
     each_order_once(range(20))
 
 
+def does_not_do_what_it_has_lost():
+    db.execute("SELECT queue.alter(%s, %s)", (QUEUE, json.dumps(
+        {"lease_timeout": "2 s", "lease_max": "2 s", "max_attempts": 0})))
+    for order in range(5):
+        enqueue(order, "gate" if order == 2 else None)
+    with gate_shut():
+        first = Consumer(lease="2")
+        until(lambda: at_the_gate() == 1, "the first consumer works on order 2")
+        second = Consumer(lease="2")
+        until(lambda: at_the_gate() == 2, "order 2 is lost at lease_max, heartbeat or not, and the second has it")
+    until(lambda: left() == 0, "all orders are shipped")
+    check(first.said("the lease was lost"), "the first consumer has seen that it lost order 2")
+    first.end(signal.SIGTERM)
+    second.end(signal.SIGTERM)
+    first.ended()
+    second.ended()
+    each_order_once(range(5))
+
+
 def comes_back_after_its_connections_were_cut():
     consumer = Consumer(lease="2")
     enqueue(1)
@@ -204,21 +223,20 @@ def is_woken_by_the_notification():
 
 
 CASES = [stops_cleanly_and_releases_what_is_not_begun, loses_nothing_and_does_nothing_twice,
-         loses_nothing_when_it_is_killed, comes_back_after_its_connections_were_cut]
+         loses_nothing_when_it_is_killed, does_not_do_what_it_has_lost,
+         comes_back_after_its_connections_were_cut]
 if LISTENS:
     CASES.append(is_woken_by_the_notification)
 
 
 def main():
     failed = 0
-    db.execute("SELECT queue.create(%s, %s)", (QUEUE, json.dumps(
-        {"max_attempts": 3, "backoff": "fixed", "backoff_base": "100 ms"})))
-    db.execute("GRANT UPDATE ON %s TO app" % view(QUEUE))
     for case in CASES:
         label = "%s: the consumer %s" % (LABEL, case.__name__.replace("_", " "))
         db.execute("TRUNCATE shipments, faults")
-        for queue in (QUEUE, DEAD):
-            db.execute("SELECT queue.purge(%s)", (queue,))
+        db.execute("SELECT queue.create(%s, %s)", (QUEUE, json.dumps(
+            {"max_attempts": 3, "backoff": "fixed", "backoff_base": "100 ms"})))
+        db.execute("GRANT UPDATE ON %s TO app" % view(QUEUE))
         try:
             case()
             problems = db.execute("SELECT * FROM queue.check()").fetchall()
@@ -231,7 +249,7 @@ def main():
         finally:
             for consumer in list(Consumer.running):
                 consumer.kill()
-    db.execute("SELECT queue.drop(%s, true)", (QUEUE,))
+            db.execute("SELECT queue.drop(%s, true)", (QUEUE,))
     sys.exit(failed > 0)
 
 
