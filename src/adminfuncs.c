@@ -30,6 +30,7 @@
 #include "peek.h"
 #include "pending.h"
 #include "purge.h"
+#include "ring.h"
 #include "segment.h"
 #include "wakeup.h"
 

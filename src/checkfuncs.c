@@ -24,6 +24,7 @@
 #include "catalog.h"
 #include "error.h"
 #include "message.h"
+#include "ring.h"
 #include "segment.h"
 #include "slot.h"
 

@@ -28,6 +28,7 @@
 #include "failure.h"
 #include "guc.h"
 #include "message.h"
+#include "ring.h"
 #include "wakeup.h"
 
 #define MESSAGE_COLUMNS 13

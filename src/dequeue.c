@@ -27,6 +27,7 @@
 #include "lease.h"
 #include "message.h"
 #include "pending.h"
+#include "ring.h"
 #include "visit.h"
 #include "wakeup.h"
 

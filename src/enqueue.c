@@ -18,6 +18,7 @@
 #include "error.h"
 #include "guc.h"
 #include "pending.h"
+#include "ring.h"
 #include "segment.h"
 
 /* Rows a heap_multi_insert() gets at once. */
@@ -54,7 +55,7 @@ queue_enqueue_store(QueueDef *def, const QueueMessage *messages, int n)
 	{
 		int			chunk = Min(n - done, INSERT_AT_ONCE);
 		QueueSegment *segment;
-		Relation	rel = queue_segment_open_active(def->state, size, &segment);
+		Relation	rel = queue_ring_open_active(def->state, size, &segment);
 
 		for (int i = 0; i < chunk; i++)
 			tuples[i] = queue_message_form(&messages[done + i], RelationGetDescr(rel));

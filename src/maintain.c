@@ -23,6 +23,7 @@
 #include "maintain.h"
 #include "message.h"
 #include "pending.h"
+#include "ring.h"
 #include "segment.h"
 
 /* Failures written in one transaction. */

@@ -28,6 +28,7 @@
 #include "error.h"
 #include "message.h"
 #include "peek.h"
+#include "ring.h"
 #include "segment.h"
 #include "slot.h"
 

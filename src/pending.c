@@ -29,6 +29,7 @@
 #include "error.h"
 #include "lease.h"
 #include "pending.h"
+#include "ring.h"
 #include "segment.h"
 #include "wakeup.h"
 

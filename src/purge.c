@@ -27,6 +27,7 @@
 #include "message.h"
 #include "pending.h"
 #include "purge.h"
+#include "ring.h"
 #include "segment.h"
 #include "visit.h"
 

@@ -1,6 +1,6 @@
 /*
  * segment.c
- *	  The ring of segments of a queue, and the only code that touches pages.
+ *	  Segments, and the only code that touches their pages.
  *
  * What a reader must believe:
  * - A message is inserted into the active segment only, under a
@@ -15,11 +15,6 @@
  * - Truncation is logged and flushed by RelationTruncate() before blocks
  *   vanish; commits of the deletes are older in the WAL. A crash before it
  *   leaves dead rows, a crash after it an empty segment.
- *
- * The ring's list, and the roles in it, change under the queue's ring lock.
- * Order in it is the order of age: of two segments with messages the one whose
- * first message has the lower id is older. That is how it is found again
- * after a restart; nothing about it is stored.
  */
 #include "postgres.h"
 
@@ -95,17 +90,31 @@ queue_segment_index(const QueueSegment *segment)
 	return segment - segments;
 }
 
-/* ---- the ring ---- */
+/* ---- entries ---- */
 
-/* What a segment's file tells about its place in the ring. */
-typedef struct SegmentFacts
+/* The tuple in a place of a page that is pinned; false if there is none. */
+static bool
+tuple_at(Relation rel, Buffer buffer, OffsetNumber offset, HeapTuple tuple)
 {
-	Oid			relid;
-	int32		number;
-	uint32		relfilenumber;
-	BlockNumber pages;
-	int64		first_id;
-} SegmentFacts;
+	Page		page = BufferGetPage(buffer);
+	ItemId		item = PageGetItemId(page, offset);
+
+	if (!ItemIdIsNormal(item))
+		return false;
+	tuple->t_data = (HeapTupleHeader) PageGetItem(page, item);
+	tuple->t_len = ItemIdGetLength(item);
+	tuple->t_tableOid = RelationGetRelid(rel);
+	ItemPointerSet(&tuple->t_self, BufferGetBlockNumber(buffer), offset);
+	return true;
+}
+
+static OffsetNumber
+last_offset(Buffer buffer)
+{
+	Page		page = BufferGetPage(buffer);
+
+	return PageIsNew(page) ? 0 : PageGetMaxOffsetNumber(page);
+}
 
 /* The id of the first row that is still there in full; 0 if none is. */
 static int64
@@ -116,19 +125,14 @@ read_first_id(Relation rel, BlockNumber pages)
 	for (BlockNumber block = 0; block < pages && id == 0; block++)
 	{
 		Buffer		buffer = ReadBuffer(rel, block);
-		Page		page = BufferGetPage(buffer);
 
 		LockBuffer(buffer, BUFFER_LOCK_SHARE);
-		for (OffsetNumber i = FirstOffsetNumber; i <= PageGetMaxOffsetNumber(page); i++)
+		for (OffsetNumber i = FirstOffsetNumber; i <= last_offset(buffer); i++)
 		{
-			ItemId		item = PageGetItemId(page, i);
 			HeapTupleData tuple;
 
-			if (!ItemIdIsNormal(item))
+			if (!tuple_at(rel, buffer, i, &tuple))
 				continue;
-			tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
-			tuple.t_len = ItemIdGetLength(item);
-			tuple.t_tableOid = RelationGetRelid(rel);
 			id = queue_message_id(&tuple, RelationGetDescr(rel));
 			break;
 		}
@@ -137,8 +141,9 @@ read_first_id(Relation rel, BlockNumber pages)
 	return id;
 }
 
-static bool
-read_facts(SegmentFacts *facts)
+/* Learn what the file says; false if the relation is gone. */
+bool
+queue_segment_read_facts(QueueSegmentFacts *facts)
 {
 	Relation	rel = try_relation_open(facts->relid, AccessShareLock);
 
@@ -151,22 +156,9 @@ read_facts(SegmentFacts *facts)
 	return true;
 }
 
-static int
-compare_age(const void *a, const void *b)
-{
-	const SegmentFacts *x = a;
-	const SegmentFacts *y = b;
-
-	if ((x->pages == 0) != (y->pages == 0))
-		return x->pages == 0 ? 1 : -1;
-	if (x->first_id != y->first_id)
-		return x->first_id < y->first_id ? -1 : 1;
-	return x->number < y->number ? -1 : x->number > y->number;
-}
-
-/* The ring lock must be held. NULL when all entries are in use. */
-static QueueSegment *
-allocate_segment(QueueState *state, const SegmentFacts *facts, QueueSegmentRole role)
+/* An entry for a segment that joins a ring; NULL when all are in use. */
+QueueSegment *
+queue_segment_allocate(QueueState *state, const QueueSegmentFacts *facts, QueueSegmentRole role)
 {
 	QueueSegment *segment = NULL;
 
@@ -198,317 +190,22 @@ allocate_segment(QueueState *state, const SegmentFacts *facts, QueueSegmentRole 
 	return segment;
 }
 
-/* The ring lock must be held. */
-static void
-append(QueueState *state, QueueSegment *segment)
-{
-	uint32	   *link = &state->first_segment;
-
-	while (*link != QUEUE_NONE)
-		link = &segments[*link].next;
-	*link = queue_segment_index(segment);
-	segment->next = QUEUE_NONE;
-}
-
-/* The ring lock must be held. */
-static void
-unlink_segment(QueueState *state, QueueSegment *segment)
-{
-	uint32	   *link = &state->first_segment;
-
-	while (*link != QUEUE_NONE && *link != queue_segment_index(segment))
-		link = &segments[*link].next;
-	if (*link != QUEUE_NONE)
-		*link = segment->next;
-}
-
-/* The ring lock must be held. */
-static void
-free_ring(QueueState *state)
-{
-	while (state->first_segment != QUEUE_NONE)
-	{
-		QueueSegment *segment = &segments[state->first_segment];
-
-		state->first_segment = segment->next;
-		queue_map_detach(segment);
-		pg_atomic_write_u32(&segment->generation,
-							pg_atomic_add_fetch_u32(&shared->generation, 1));
-		segment->relid = InvalidOid;
-		segment->role = QUEUE_SEGMENT_FREE;
-	}
-	pg_atomic_write_u32(&state->active, QUEUE_NONE);
-	state->reserves = 0;
-}
-
-static bool
-link_ring(QueueState *state, const SegmentFacts *facts, int n)
-{
-	int			active = -1;
-
-	/* The youngest with messages goes on; all empty, the first one begins. */
-	for (int i = 0; i < n; i++)
-		if (facts[i].pages > 0 || active < 0)
-			active = i;
-	for (int i = 0; i < n; i++)
-	{
-		QueueSegmentRole role = facts[i].pages > 0 ? QUEUE_SEGMENT_SEALED : QUEUE_SEGMENT_RESERVE;
-		QueueSegment *segment = allocate_segment(state, &facts[i],
-												 i == active ? QUEUE_SEGMENT_ACTIVE : role);
-
-		if (segment == NULL)
-			return false;
-		append(state, segment);
-		if (i == active)
-			pg_atomic_write_u32(&state->active, queue_segment_index(segment));
-		else if (role == QUEUE_SEGMENT_RESERVE)
-			state->reserves++;
-	}
-	return true;
-}
-
-QUEUE_NORETURN static void
-out_of_segments(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("too many queue segments are in use"),
-			 errdetail("The limit is %d.", queue_max_segments),
-			 errhint("Raise \"queue.max_segments\" and restart the server.")));
-}
-
-/*
- * Learn a queue's ring from the catalog and its files, once per life of the
- * server. The caller has the queue's view locked.
- */
+/* Its table is gone, or never was. For callbacks: cannot fail. */
 void
-queue_ring_load(QueueState *state)
+queue_segment_free(QueueSegment *segment)
 {
-	LWLock	   *lock = queue_state_ring_lock(state);
-	List	   *known;
-	ListCell   *cell;
-	SegmentFacts *facts;
-	int			n = 0;
-	bool		complete = true;
-
-	if (state->loaded)
-	{
-		pg_read_barrier();
-		return;
-	}
-	known = queue_catalog_segments(state->id);
-	facts = palloc(sizeof(SegmentFacts) * (list_length(known) + 1));
-	foreach(cell, known)
-	{
-		QueueCatalogSegment *row = lfirst(cell);
-
-		facts[n].relid = row->relid;
-		facts[n].number = row->number;
-		if (read_facts(&facts[n]))
-			n++;
-	}
-	qsort(facts, n, sizeof(SegmentFacts), compare_age);
-
-	LWLockAcquire(lock, LW_EXCLUSIVE);
-	if (!state->loaded)
-	{
-		complete = link_ring(state, facts, n);
-		if (!complete)
-			free_ring(state);
-		pg_write_barrier();
-		state->loaded = complete;
-	}
-	LWLockRelease(lock);
-	if (!complete)
-		out_of_segments();
-	pfree(facts);
-	list_free_deep(known);
-}
-
-/* A segment that was just made joins the ring as reserve, or as the first. */
-void
-queue_ring_add(QueueState *state, Oid relid, int32 number)
-{
-	LWLock	   *lock = queue_state_ring_lock(state);
-	SegmentFacts facts = {.relid = relid,.number = number};
-	QueueSegment *segment;
-
-	if (!read_facts(&facts))
-		return;
-	LWLockAcquire(lock, LW_EXCLUSIVE);
-	segment = allocate_segment(state, &facts, QUEUE_SEGMENT_RESERVE);
-	if (segment)
-	{
-		append(state, segment);
-		if (pg_atomic_read_u32(&state->active) == QUEUE_NONE)
-		{
-			segment->role = QUEUE_SEGMENT_ACTIVE;
-			pg_atomic_write_u32(&state->active, queue_segment_index(segment));
-		}
-		else
-			state->reserves++;
-	}
-	LWLockRelease(lock);
-	if (segment == NULL)
-		out_of_segments();
-}
-
-/* The queue is gone. For callbacks: cannot fail. */
-void
-queue_ring_remove_all(QueueState *state)
-{
-	LWLock	   *lock = queue_state_ring_lock(state);
-
-	LWLockAcquire(lock, LW_EXCLUSIVE);
-	free_ring(state);
-	state->loaded = false;
-	LWLockRelease(lock);
-}
-
-/*
- * Walk the ring from the oldest segment on, past those that have nothing due
- * by "now". *position begins as 0. A segment that leaves the ring meanwhile
- * may make the walk miss one: the next walk finds it.
- */
-bool
-queue_ring_next(QueueState *state, uint32 *position, QueueTime now,
-				QueueSegment **segment, uint32 *generation)
-{
-	LWLock	   *lock = queue_state_ring_lock(state);
-	uint32		index;
-	uint32		skip = *position;
-	bool		found = false;
-
-	LWLockAcquire(lock, LW_SHARED);
-	index = state->first_segment;
-	while (index != QUEUE_NONE && skip > 0)
-	{
-		index = segments[index].next;
-		skip--;
-	}
-	for (; index != QUEUE_NONE && !found; index = segments[index].next)
-	{
-		(*position)++;
-		if (queue_map_due(&segments[index]) > now)
-			continue;
-		*segment = &segments[index];
-		*generation = pg_atomic_read_u32(&segments[index].generation);
-		found = true;
-	}
-	LWLockRelease(lock);
-	return found;
-}
-
-/* The earliest time at which anything in the queue is worth a look. */
-QueueTime
-queue_ring_due(QueueState *state)
-{
-	LWLock	   *lock = queue_state_ring_lock(state);
-	QueueTime	due = QUEUE_TIME_NEVER;
-
-	LWLockAcquire(lock, LW_SHARED);
-	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = segments[i].next)
-	{
-		if (segments[i].role == QUEUE_SEGMENT_RESERVE)
-			continue;
-		due = Min(due, queue_map_due(&segments[i]));
-	}
-	LWLockRelease(lock);
-	return due;
-}
-
-/*
- * The active segment is full: go on in a reserve, if there is one. Otherwise
- * producers go on past the size until the worker has made one.
- */
-void
-queue_ring_advance(QueueState *state, QueueSegment *full)
-{
-	LWLock	   *lock = queue_state_ring_lock(state);
-
-	LWLockAcquire(lock, LW_EXCLUSIVE);
-	if (pg_atomic_read_u32(&state->active) == queue_segment_index(full))
-	{
-		for (uint32 i = state->first_segment; i != QUEUE_NONE; i = segments[i].next)
-		{
-			if (segments[i].role != QUEUE_SEGMENT_RESERVE)
-				continue;
-			full->role = QUEUE_SEGMENT_SEALED;
-			unlink_segment(state, &segments[i]);
-			append(state, &segments[i]);
-			segments[i].role = QUEUE_SEGMENT_ACTIVE;
-			state->reserves--;
-			pg_atomic_write_u32(&state->active, i);
-			break;
-		}
-	}
-	LWLockRelease(lock);
-}
-
-/* An emptied segment goes to the end of the ring. Its lock is still held. */
-void
-queue_ring_reuse(QueueState *state, QueueSegment *emptied)
-{
-	LWLock	   *lock = queue_state_ring_lock(state);
-
-	LWLockAcquire(lock, LW_EXCLUSIVE);
-	Assert(emptied->role == QUEUE_SEGMENT_SEALED);
-	unlink_segment(state, emptied);
-	append(state, emptied);
-	emptied->role = QUEUE_SEGMENT_RESERVE;
-	state->reserves++;
-	LWLockRelease(lock);
-}
-
-/* Pages of all segments, and whether one may be waiting to be emptied. */
-uint64
-queue_ring_pages(QueueState *state, bool *sealed)
-{
-	LWLock	   *lock = queue_state_ring_lock(state);
-	uint64		pages = 0;
-
-	*sealed = false;
-	LWLockAcquire(lock, LW_SHARED);
-	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = segments[i].next)
-	{
-		pages += pg_atomic_read_u32(&segments[i].pages);
-		*sealed |= segments[i].role == QUEUE_SEGMENT_SEALED;
-	}
-	LWLockRelease(lock);
-	return pages;
-}
-
-bool
-queue_ring_has(QueueState *state, Oid relid)
-{
-	LWLock	   *lock = queue_state_ring_lock(state);
-	bool		found = false;
-
-	LWLockAcquire(lock, LW_SHARED);
-	for (uint32 i = state->first_segment; i != QUEUE_NONE && !found; i = segments[i].next)
-		found = segments[i].relid == relid;
-	LWLockRelease(lock);
-	return found;
-}
-
-int32
-queue_ring_next_number(QueueState *state)
-{
-	LWLock	   *lock = queue_state_ring_lock(state);
-	int32		number = 1;
-
-	LWLockAcquire(lock, LW_SHARED);
-	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = segments[i].next)
-		number = Max(number, segments[i].number + 1);
-	LWLockRelease(lock);
-	return number;
+	queue_map_detach(segment);
+	pg_atomic_write_u32(&segment->generation,
+						pg_atomic_add_fetch_u32(&shared->generation, 1));
+	segment->relid = InvalidOid;
+	segment->role = QUEUE_SEGMENT_FREE;
 }
 
 /* ---- relations ---- */
 
 /* What heap_insert() from C would silently pass over must not exist. */
-static void
-check_plain(Relation rel)
+void
+queue_segment_check_plain(Relation rel)
 {
 	if (rel->rd_rel->relhasindex || rel->rd_rel->relhastriggers || rel->rd_rel->relrowsecurity ||
 		rel->rd_rel->relam != HEAP_TABLE_AM_OID || RelationGetNumberOfAttributes(rel) != QUEUE_COLUMNS)
@@ -523,8 +220,8 @@ check_plain(Relation rel)
  * Somebody rewrote the segment (VACUUM FULL, CLUSTER, a restore): all that is
  * remembered by place is void. The caller's lock keeps rewriters out.
  */
-static void
-check_rewritten(QueueSegment *segment, Relation rel)
+void
+queue_segment_check_rewritten(QueueSegment *segment, Relation rel)
 {
 	QueueState *state = &queue_states[segment->queue];
 	LWLock	   *lock = queue_state_ring_lock(state);
@@ -561,62 +258,11 @@ queue_segment_open(QueueSegment *segment, uint32 generation, LOCKMODE mode)
 	rel = try_relation_open(relid, mode);
 	if (rel == NULL)
 		return NULL;
-	check_rewritten(segment, rel);
+	queue_segment_check_rewritten(segment, rel);
 	if (pg_atomic_read_u32(&segment->generation) == generation)
 		return rel;
 	relation_close(rel, mode);
 	return NULL;
-}
-
-/*
- * Open the segment that takes inserts, with a lock that the caller keeps until
- * its transaction ends. Rolls over when it has reached "size" bytes.
- */
-Relation
-queue_segment_open_active(QueueState *state, int64 size, QueueSegment **segment)
-{
-	for (int tries = 0;; tries++)
-	{
-		uint32		index = pg_atomic_read_u32(&state->active);
-		QueueSegment *active;
-		Relation	rel;
-		int64		bytes;
-
-		CHECK_FOR_INTERRUPTS();
-		if (index == QUEUE_NONE || tries > 1000)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("queue has no segment"),
-					 errhint("Its tables were dropped by hand; see queue.check().")));
-		active = &segments[index];
-		bytes = (int64) pg_atomic_read_u32(&active->pages) * BLCKSZ;
-		if (bytes >= size / 2 && state->reserves == 0)
-			queue_state_ask(state, QUEUE_ASK_RESERVE);
-		if (bytes >= size && state->reserves > 0)
-		{
-			queue_ring_advance(state, active);
-			queue_state_ask(state, QUEUE_ASK_RESERVE | QUEUE_ASK_RECLAIM);
-			continue;
-		}
-		if (pg_atomic_read_u32(&active->pages) > QUEUE_MAP_MAX_PAGES - 1024)
-			ereport(ERROR,
-					(errcode(ERRCODE_QUEUE_FULL),
-					 errmsg("queue is full"),
-					 errdetail("Its active segment has %u pages, the limit is %u.",
-							   pg_atomic_read_u32(&active->pages), QUEUE_MAP_MAX_PAGES - 1024),
-					 errhint("The worker makes new segments; queue.health() tells why it does not.")));
-		rel = try_relation_open(active->relid, RowExclusiveLock);
-		if (rel == NULL)
-			continue;
-		check_rewritten(active, rel);
-		if (active->role == QUEUE_SEGMENT_ACTIVE && active->relid == RelationGetRelid(rel))
-		{
-			check_plain(rel);
-			*segment = active;
-			return rel;
-		}
-		relation_close(rel, RowExclusiveLock);
-	}
 }
 
 /* Pages below this count may hold tuples. */
@@ -677,6 +323,7 @@ queue_segment_insert(Relation rel, QueueSegment *segment, HeapTuple *tuples, int
 	queue_segment_grow(segment, last + 1);
 }
 
+/* What a tuple is to us; snapshot may be NULL. The content lock is held. */
 static QueueTupleFate
 judge(HeapTuple tuple, Buffer buffer, Snapshot snapshot)
 {
@@ -716,27 +363,20 @@ queue_segment_visit(Relation rel, BlockNumber block, Snapshot snapshot,
 					QueueTupleVisitor visitor, void *arg)
 {
 	Buffer		buffer;
-	Page		page;
 	OffsetNumber last;
 
 	/* A VACUUM may have cut empty pages off. */
 	if (block >= RelationGetNumberOfBlocks(rel))
 		return;
 	buffer = ReadBuffer(rel, block);
-	page = BufferGetPage(buffer);
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	last = PageIsNew(page) ? 0 : PageGetMaxOffsetNumber(page);
+	last = last_offset(buffer);
 	for (OffsetNumber i = FirstOffsetNumber; i <= last; i++)
 	{
-		ItemId		item = PageGetItemId(page, i);
 		HeapTupleData tuple;
 
-		if (!ItemIdIsNormal(item))
+		if (!tuple_at(rel, buffer, i, &tuple))
 			continue;
-		tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
-		tuple.t_len = ItemIdGetLength(item);
-		tuple.t_tableOid = RelationGetRelid(rel);
-		ItemPointerSet(&tuple.t_self, block, i);
 		if (!visitor(&tuple, judge(&tuple, buffer, snapshot), arg))
 			break;
 	}
@@ -749,22 +389,16 @@ queue_segment_visit_seen(Relation rel, BlockNumber block, Snapshot snapshot,
 						 QueueTupleVisitor visitor, void *arg)
 {
 	Buffer		buffer = ReadBuffer(rel, block);
-	Page		page = BufferGetPage(buffer);
 	OffsetNumber last;
 
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	last = PageIsNew(page) ? 0 : PageGetMaxOffsetNumber(page);
+	last = last_offset(buffer);
 	for (OffsetNumber i = FirstOffsetNumber; i <= last; i++)
 	{
-		ItemId		item = PageGetItemId(page, i);
 		HeapTupleData tuple;
 
-		if (!ItemIdIsNormal(item))
+		if (!tuple_at(rel, buffer, i, &tuple))
 			continue;
-		tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
-		tuple.t_len = ItemIdGetLength(item);
-		tuple.t_tableOid = RelationGetRelid(rel);
-		ItemPointerSet(&tuple.t_self, block, i);
 		if (HeapTupleSatisfiesVisibility(&tuple, snapshot, buffer) &&
 			!visitor(&tuple, QUEUE_TUPLE_LIVE, arg))
 			break;
@@ -782,7 +416,6 @@ find_row(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id, HeapTup
 	BlockNumber block = ItemPointerGetBlockNumber(tid);
 	OffsetNumber offset = ItemPointerGetOffsetNumber(tid);
 	Buffer		buffer;
-	Page		page;
 
 	/* What is known of the file spares asking the kernel for each message. */
 	if (block >= pg_atomic_read_u32(&segment->pages) &&
@@ -790,22 +423,10 @@ find_row(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id, HeapTup
 		return InvalidBuffer;
 	buffer = ReadBuffer(rel, block);
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	page = BufferGetPage(buffer);
-	if (!PageIsNew(page) && offset <= PageGetMaxOffsetNumber(page))
-	{
-		ItemId		item = PageGetItemId(page, offset);
-
-		if (ItemIdIsNormal(item))
-		{
-			tuple->t_data = (HeapTupleHeader) PageGetItem(page, item);
-			tuple->t_len = ItemIdGetLength(item);
-			tuple->t_tableOid = RelationGetRelid(rel);
-			tuple->t_self = *tid;
-			if (queue_message_id(tuple, RelationGetDescr(rel)) == id &&
-				judge(tuple, buffer, NULL) != QUEUE_TUPLE_GONE)
-				return buffer;
-		}
-	}
+	if (offset <= last_offset(buffer) && tuple_at(rel, buffer, offset, tuple) &&
+		queue_message_id(tuple, RelationGetDescr(rel)) == id &&
+		judge(tuple, buffer, NULL) != QUEUE_TUPLE_GONE)
+		return buffer;
 	UnlockReleaseBuffer(buffer);
 	return InvalidBuffer;
 }
@@ -815,22 +436,17 @@ bool
 queue_segment_has(Relation rel, BlockNumber block, int64 id)
 {
 	Buffer		buffer = ReadBuffer(rel, block);
-	Page		page = BufferGetPage(buffer);
 	bool		found = false;
 	OffsetNumber last;
 
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	last = PageIsNew(page) ? 0 : PageGetMaxOffsetNumber(page);
+	last = last_offset(buffer);
 	for (OffsetNumber i = FirstOffsetNumber; i <= last && !found; i++)
 	{
-		ItemId		item = PageGetItemId(page, i);
 		HeapTupleData tuple;
 
-		if (!ItemIdIsNormal(item))
+		if (!tuple_at(rel, buffer, i, &tuple))
 			continue;
-		tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
-		tuple.t_len = ItemIdGetLength(item);
-		tuple.t_tableOid = RelationGetRelid(rel);
 		found = queue_message_id(&tuple, RelationGetDescr(rel)) == id;
 	}
 	UnlockReleaseBuffer(buffer);
@@ -894,20 +510,14 @@ queue_segment_delete(Relation rel, QueueSegment *segment, ItemPointer tid, int64
 static bool
 page_is_dead(Relation rel, Buffer buffer, TransactionId oldest, bool *all_old)
 {
-	Page		page = BufferGetPage(buffer);
-	OffsetNumber last = PageIsNew(page) ? 0 : PageGetMaxOffsetNumber(page);
+	OffsetNumber last = last_offset(buffer);
 
 	for (OffsetNumber i = FirstOffsetNumber; i <= last; i++)
 	{
-		ItemId		item = PageGetItemId(page, i);
 		HeapTupleData tuple;
 
-		if (!ItemIdIsNormal(item))
+		if (!tuple_at(rel, buffer, i, &tuple))
 			continue;
-		tuple.t_data = (HeapTupleHeader) PageGetItem(page, item);
-		tuple.t_len = ItemIdGetLength(item);
-		tuple.t_tableOid = RelationGetRelid(rel);
-		ItemPointerSet(&tuple.t_self, BufferGetBlockNumber(buffer), i);
 		switch (HeapTupleSatisfiesVacuum(&tuple, oldest, buffer))
 		{
 			case HEAPTUPLE_DEAD:

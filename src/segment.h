@@ -13,6 +13,16 @@
 #include "map.h"
 #include "state.h"
 
+/* What a segment's file tells about its place in the ring. */
+typedef struct QueueSegmentFacts
+{
+	Oid			relid;
+	int32		number;
+	uint32		relfilenumber;
+	BlockNumber pages;
+	int64		first_id;
+} QueueSegmentFacts;
+
 /* What a tuple on a page is to us, now. */
 typedef enum QueueTupleFate
 {
@@ -43,22 +53,16 @@ extern const QueueShmemPart queue_segment_shmem;
 extern QueueSegment *queue_segment_at(uint32 index);
 extern uint32 queue_segment_index(const QueueSegment *segment);
 
-/* the ring */
-extern void queue_ring_load(QueueState *state);
-extern void queue_ring_add(QueueState *state, Oid relid, int32 number);
-extern void queue_ring_remove_all(QueueState *state);
-extern bool queue_ring_next(QueueState *state, uint32 *position, QueueTime now,
-							QueueSegment **segment, uint32 *generation);
-extern QueueTime queue_ring_due(QueueState *state);
-extern void queue_ring_advance(QueueState *state, QueueSegment *full);
-extern void queue_ring_reuse(QueueState *state, QueueSegment *emptied);
-extern uint64 queue_ring_pages(QueueState *state, bool *sealed);
-extern bool queue_ring_has(QueueState *state, Oid relid);
-extern int32 queue_ring_next_number(QueueState *state);
+/* entries */
+extern bool queue_segment_read_facts(QueueSegmentFacts *facts);
+extern QueueSegment *queue_segment_allocate(QueueState *state, const QueueSegmentFacts *facts,
+											QueueSegmentRole role);
+extern void queue_segment_free(QueueSegment *segment);
 
 /* relations */
 extern Relation queue_segment_open(QueueSegment *segment, uint32 generation, LOCKMODE mode);
-extern Relation queue_segment_open_active(QueueState *state, int64 size, QueueSegment **segment);
+extern void queue_segment_check_plain(Relation rel);
+extern void queue_segment_check_rewritten(QueueSegment *segment, Relation rel);
 extern void queue_segment_grow(QueueSegment *segment, BlockNumber pages);
 extern void queue_segment_refresh(QueueSegment *segment, Relation rel);
 

@@ -31,6 +31,7 @@
 #include "guc.h"
 #include "launcher.h"
 #include "message.h"
+#include "ring.h"
 #include "segment.h"
 #include "slot.h"
 #include "wakeup.h"

@@ -20,6 +20,7 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "ring.h"
 #include "segment.h"
 #include "wakeup.h"
 

@@ -35,6 +35,7 @@
 #include "guc.h"
 #include "launcher.h"
 #include "maintain.h"
+#include "ring.h"
 #include "segment.h"
 #include "wakeup.h"
 #include "worker.h"

@@ -1,0 +1,387 @@
+/*
+ * ring.c
+ *	  The ring of segments of a queue: which is oldest, which takes inserts.
+ *
+ * The list, and the roles in it, change under the queue's ring lock. Its order
+ * is the order of age: of two segments with messages the one whose first
+ * message has the lower id is older. That is how it is found again after a
+ * restart; nothing about it is stored.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+
+#include "catalog.h"
+#include "error.h"
+#include "guc.h"
+#include "ring.h"
+
+/* The ring lock must be held. */
+static void
+append(QueueState *state, QueueSegment *segment)
+{
+	uint32	   *link = &state->first_segment;
+
+	while (*link != QUEUE_NONE)
+		link = &queue_segment_at(*link)->next;
+	*link = queue_segment_index(segment);
+	segment->next = QUEUE_NONE;
+}
+
+/* The ring lock must be held. */
+static void
+unlink_segment(QueueState *state, QueueSegment *segment)
+{
+	uint32	   *link = &state->first_segment;
+
+	while (*link != QUEUE_NONE && *link != queue_segment_index(segment))
+		link = &queue_segment_at(*link)->next;
+	if (*link != QUEUE_NONE)
+		*link = segment->next;
+}
+
+/* The ring lock must be held. */
+static void
+free_ring(QueueState *state)
+{
+	while (state->first_segment != QUEUE_NONE)
+	{
+		QueueSegment *segment = queue_segment_at(state->first_segment);
+
+		state->first_segment = segment->next;
+		queue_segment_free(segment);
+	}
+	pg_atomic_write_u32(&state->active, QUEUE_NONE);
+	state->reserves = 0;
+}
+
+static bool
+link_ring(QueueState *state, const QueueSegmentFacts *facts, int n)
+{
+	int			active = -1;
+
+	/* The youngest with messages goes on; all empty, the first one begins. */
+	for (int i = 0; i < n; i++)
+		if (facts[i].pages > 0 || active < 0)
+			active = i;
+	for (int i = 0; i < n; i++)
+	{
+		QueueSegmentRole role = facts[i].pages > 0 ? QUEUE_SEGMENT_SEALED : QUEUE_SEGMENT_RESERVE;
+		QueueSegment *segment = queue_segment_allocate(state, &facts[i],
+												 i == active ? QUEUE_SEGMENT_ACTIVE : role);
+
+		if (segment == NULL)
+			return false;
+		append(state, segment);
+		if (i == active)
+			pg_atomic_write_u32(&state->active, queue_segment_index(segment));
+		else if (role == QUEUE_SEGMENT_RESERVE)
+			state->reserves++;
+	}
+	return true;
+}
+
+static int
+compare_age(const void *a, const void *b)
+{
+	const QueueSegmentFacts *x = a;
+	const QueueSegmentFacts *y = b;
+
+	if ((x->pages == 0) != (y->pages == 0))
+		return x->pages == 0 ? 1 : -1;
+	if (x->first_id != y->first_id)
+		return x->first_id < y->first_id ? -1 : 1;
+	return x->number < y->number ? -1 : x->number > y->number;
+}
+
+QUEUE_NORETURN static void
+out_of_segments(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("too many queue segments are in use"),
+			 errdetail("The limit is %d.", queue_max_segments),
+			 errhint("Raise \"queue.max_segments\" and restart the server.")));
+}
+
+/*
+ * Learn a queue's ring from the catalog and its files, once per life of the
+ * server. The caller has the queue's view locked.
+ */
+void
+queue_ring_load(QueueState *state)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+	List	   *known;
+	ListCell   *cell;
+	QueueSegmentFacts *facts;
+	int			n = 0;
+	bool		complete = true;
+
+	if (state->loaded)
+	{
+		pg_read_barrier();
+		return;
+	}
+	known = queue_catalog_segments(state->id);
+	facts = palloc(sizeof(QueueSegmentFacts) * (list_length(known) + 1));
+	foreach(cell, known)
+	{
+		QueueCatalogSegment *row = lfirst(cell);
+
+		facts[n].relid = row->relid;
+		facts[n].number = row->number;
+		if (queue_segment_read_facts(&facts[n]))
+			n++;
+	}
+	qsort(facts, n, sizeof(QueueSegmentFacts), compare_age);
+
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	if (!state->loaded)
+	{
+		complete = link_ring(state, facts, n);
+		if (!complete)
+			free_ring(state);
+		pg_write_barrier();
+		state->loaded = complete;
+	}
+	LWLockRelease(lock);
+	if (!complete)
+		out_of_segments();
+	pfree(facts);
+	list_free_deep(known);
+}
+
+/* A segment that was just made joins the ring as reserve, or as the first. */
+void
+queue_ring_add(QueueState *state, Oid relid, int32 number)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+	QueueSegmentFacts facts = {.relid = relid,.number = number};
+	QueueSegment *segment;
+
+	if (!queue_segment_read_facts(&facts))
+		return;
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	segment = queue_segment_allocate(state, &facts, QUEUE_SEGMENT_RESERVE);
+	if (segment)
+	{
+		append(state, segment);
+		if (pg_atomic_read_u32(&state->active) == QUEUE_NONE)
+		{
+			segment->role = QUEUE_SEGMENT_ACTIVE;
+			pg_atomic_write_u32(&state->active, queue_segment_index(segment));
+		}
+		else
+			state->reserves++;
+	}
+	LWLockRelease(lock);
+	if (segment == NULL)
+		out_of_segments();
+}
+
+/* The queue is gone. For callbacks: cannot fail. */
+void
+queue_ring_remove_all(QueueState *state)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	free_ring(state);
+	state->loaded = false;
+	LWLockRelease(lock);
+}
+
+/*
+ * Walk the ring from the oldest segment on, past those that have nothing due
+ * by "now". *position begins as 0. A segment that leaves the ring meanwhile
+ * may make the walk miss one: the next walk finds it.
+ */
+bool
+queue_ring_next(QueueState *state, uint32 *position, QueueTime now,
+				QueueSegment **segment, uint32 *generation)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+	uint32		index;
+	uint32		skip = *position;
+	bool		found = false;
+
+	LWLockAcquire(lock, LW_SHARED);
+	index = state->first_segment;
+	while (index != QUEUE_NONE && skip > 0)
+	{
+		index = queue_segment_at(index)->next;
+		skip--;
+	}
+	for (; index != QUEUE_NONE && !found; index = queue_segment_at(index)->next)
+	{
+		(*position)++;
+		if (queue_map_due(queue_segment_at(index)) > now)
+			continue;
+		*segment = queue_segment_at(index);
+		*generation = pg_atomic_read_u32(&queue_segment_at(index)->generation);
+		found = true;
+	}
+	LWLockRelease(lock);
+	return found;
+}
+
+/* The earliest time at which anything in the queue is worth a look. */
+QueueTime
+queue_ring_due(QueueState *state)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+	QueueTime	due = QUEUE_TIME_NEVER;
+
+	LWLockAcquire(lock, LW_SHARED);
+	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)
+	{
+		if (queue_segment_at(i)->role == QUEUE_SEGMENT_RESERVE)
+			continue;
+		due = Min(due, queue_map_due(queue_segment_at(i)));
+	}
+	LWLockRelease(lock);
+	return due;
+}
+
+/*
+ * The active segment is full: go on in a reserve, if there is one. Otherwise
+ * producers go on past the size until the worker has made one.
+ */
+void
+queue_ring_advance(QueueState *state, QueueSegment *full)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	if (pg_atomic_read_u32(&state->active) == queue_segment_index(full))
+	{
+		for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)
+		{
+			if (queue_segment_at(i)->role != QUEUE_SEGMENT_RESERVE)
+				continue;
+			full->role = QUEUE_SEGMENT_SEALED;
+			unlink_segment(state, queue_segment_at(i));
+			append(state, queue_segment_at(i));
+			queue_segment_at(i)->role = QUEUE_SEGMENT_ACTIVE;
+			state->reserves--;
+			pg_atomic_write_u32(&state->active, i);
+			break;
+		}
+	}
+	LWLockRelease(lock);
+}
+
+/* An emptied segment goes to the end of the ring. Its lock is still held. */
+void
+queue_ring_reuse(QueueState *state, QueueSegment *emptied)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	Assert(emptied->role == QUEUE_SEGMENT_SEALED);
+	unlink_segment(state, emptied);
+	append(state, emptied);
+	emptied->role = QUEUE_SEGMENT_RESERVE;
+	state->reserves++;
+	LWLockRelease(lock);
+}
+
+/* Pages of all segments, and whether one may be waiting to be emptied. */
+uint64
+queue_ring_pages(QueueState *state, bool *sealed)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+	uint64		pages = 0;
+
+	*sealed = false;
+	LWLockAcquire(lock, LW_SHARED);
+	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)
+	{
+		pages += pg_atomic_read_u32(&queue_segment_at(i)->pages);
+		*sealed |= queue_segment_at(i)->role == QUEUE_SEGMENT_SEALED;
+	}
+	LWLockRelease(lock);
+	return pages;
+}
+
+bool
+queue_ring_has(QueueState *state, Oid relid)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+	bool		found = false;
+
+	LWLockAcquire(lock, LW_SHARED);
+	for (uint32 i = state->first_segment; i != QUEUE_NONE && !found; i = queue_segment_at(i)->next)
+		found = queue_segment_at(i)->relid == relid;
+	LWLockRelease(lock);
+	return found;
+}
+
+int32
+queue_ring_next_number(QueueState *state)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+	int32		number = 1;
+
+	LWLockAcquire(lock, LW_SHARED);
+	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)
+		number = Max(number, queue_segment_at(i)->number + 1);
+	LWLockRelease(lock);
+	return number;
+}
+
+/* ---- inserts ---- */
+
+/*
+ * Open the segment that takes inserts, with a lock that the caller keeps until
+ * its transaction ends. Rolls over when it has reached "size" bytes.
+ */
+Relation
+queue_ring_open_active(QueueState *state, int64 size, QueueSegment **segment)
+{
+	for (int tries = 0;; tries++)
+	{
+		uint32		index = pg_atomic_read_u32(&state->active);
+		QueueSegment *active;
+		Relation	rel;
+		int64		bytes;
+
+		CHECK_FOR_INTERRUPTS();
+		if (index == QUEUE_NONE || tries > 1000)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("queue has no segment"),
+					 errhint("Its tables were dropped by hand; see queue.check().")));
+		active = queue_segment_at(index);
+		bytes = (int64) pg_atomic_read_u32(&active->pages) * BLCKSZ;
+		if (bytes >= size / 2 && state->reserves == 0)
+			queue_state_ask(state, QUEUE_ASK_RESERVE);
+		if (bytes >= size && state->reserves > 0)
+		{
+			queue_ring_advance(state, active);
+			queue_state_ask(state, QUEUE_ASK_RESERVE | QUEUE_ASK_RECLAIM);
+			continue;
+		}
+		if (pg_atomic_read_u32(&active->pages) > QUEUE_MAP_MAX_PAGES - 1024)
+			ereport(ERROR,
+					(errcode(ERRCODE_QUEUE_FULL),
+					 errmsg("queue is full"),
+					 errdetail("Its active segment has %u pages, the limit is %u.",
+							   pg_atomic_read_u32(&active->pages), QUEUE_MAP_MAX_PAGES - 1024),
+					 errhint("The worker makes new segments; queue.health() tells why it does not.")));
+		rel = try_relation_open(active->relid, RowExclusiveLock);
+		if (rel == NULL)
+			continue;
+		queue_segment_check_rewritten(active, rel);
+		if (active->role == QUEUE_SEGMENT_ACTIVE && active->relid == RelationGetRelid(rel))
+		{
+			queue_segment_check_plain(rel);
+			*segment = active;
+			return rel;
+		}
+		relation_close(rel, RowExclusiveLock);
+	}
+}
