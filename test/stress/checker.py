@@ -152,7 +152,7 @@ class Checker:
                 transaction = self.transactions[record["x"]]
                 transaction.done, transaction.t1 = record["how"], record["t1"]
             elif kind in ("resolve", "resolved"):
-                self.resolutions.setdefault(record["gid"], {})[kind] = record
+                self.resolutions.setdefault(record["gid"], ([], []))[kind == "resolved"].append(record)
             elif kind == "crash":
                 self.crashes.append(record)
             elif kind == "slow":
@@ -187,15 +187,13 @@ class Checker:
                 fate = COMMIT if transaction.done == "commit" else ABORT
                 return fate, transaction.t0, transaction.t1, False
             return (COMMIT if marked else ABORT), transaction.t0, INFINITY, False
-        resolution = self.resolutions.get(transaction.gid, {})
-        said = resolution.get("resolved") or resolution.get("resolve")
-        if said is None or not marked and said["how"] != "abort":
-            return (COMMIT if marked else ABORT), transaction.t0, INFINITY, True
-        begun = resolution["resolve"]["t0"] if "resolve" in resolution else transaction.t0
-        ended = resolution["resolved"]["t1"] if "resolved" in resolution else INFINITY
-        if said["how"] == "commit":
-            return (COMMIT if marked else ABORT), begun, ended, True
-        return ABORT, transaction.t0, ended, True
+        # Prepared. Two may have tried to resolve it; only one was told that it did.
+        tried, resolved = self.resolutions.get(transaction.gid, ([], []))
+        ended = resolved[0]["t1"] if resolved else INFINITY
+        if not marked:
+            return ABORT, transaction.t0, ended, True
+        begun = min([record["t0"] for record in tried if record["how"] == "commit"], default=transaction.t0)
+        return COMMIT, begun, ended, True
 
     def settle_fates(self):
         for op in self.ops.values():
@@ -540,16 +538,17 @@ class Checker:
             self.violate("slow", line)
 
     def check_queue(self, queue, found):
-        present = {row["tag"] for row in found["rows"]}
-        drained = set(found["drained"])
-        for tag in sorted(present - drained):
-            self.violate("stuck", "is in %s and cannot be dequeued" % queue, tag)
-        for tag in sorted(drained - present):
-            self.violate("hidden", "was dequeued from %s and was not in its view" % queue, tag)
-        for state, count in found["recount"].items():
-            if found["stats"][state] != count:
-                self.violate("counter", "%s: stats says %s %s, there are %s" % (
-                    queue, state, found["stats"][state], count))
+        for rows, drained in (("rows", "drained"), ("dead", "drained_dead")):
+            present = {row["tag"] for row in found[rows]}
+            for tag in sorted(present - set(found[drained])):
+                self.violate("stuck", "is in %s (%s) and cannot be dequeued" % (queue, rows), tag)
+            for tag in sorted(set(found[drained]) - present):
+                self.violate("hidden", "was dequeued from %s (%s) and was not in its view" % (queue, rows), tag)
+        for stats, recount in (("stats", "recount"), ("stats_dead", "recount_dead")):
+            for state, count in found[recount].items():
+                if found[stats][state] != count:
+                    self.violate("counter", "%s: %s says %s %s, there are %s" % (
+                        queue, stats, state, found[stats][state], count))
         if not self.crashes:
             self.check_totals(queue, found)
         for row in found["dead"]:

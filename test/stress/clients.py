@@ -18,7 +18,7 @@ import psycopg2.extensions
 from history import now
 
 # Past this backlog producers wait.
-BACKLOG = 4000
+BACKLOG = 400
 
 # A statement that takes longer is reported.
 SLOW = 15.0
