@@ -364,9 +364,11 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	PG_END_TRY();
 	if (drops_extension(command) && queue_shmem_ready())
 		forget_if_dropped();
+	if (queue_shmem_ready() && (OidIsValid(database) || IsA(command, CreatedbStmt)))
+		queue_launcher_look_at_commit(false);
 	if (IsA(command, CreateExtensionStmt) && queue_shmem_ready() &&
 		strcmp(((CreateExtensionStmt *) command)->extname, "queue") == 0)
-		queue_launcher_look_at_commit();
+		queue_launcher_look_at_commit(true);
 }
 
 void

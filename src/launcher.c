@@ -76,8 +76,11 @@ typedef struct LauncherShared
 /* Attached at start, the same in every process. */
 static LauncherShared *shared;
 
-/* CREATE EXTENSION ran in this transaction. */
+/* The launcher is to look when this transaction has committed. */
 static bool look_at_commit;
+
+/* CREATE EXTENSION ran in it. */
+static bool extension_created;
 
 static Size
 launcher_size(void)
@@ -155,9 +158,11 @@ transaction_ends(XactEvent event, void *arg)
 	look_at_commit = false;
 	if (event == XACT_EVENT_COMMIT)
 	{
-		set_state(MyDatabaseId, DATABASE_UNKNOWN);
+		if (extension_created)
+			set_state(MyDatabaseId, DATABASE_UNKNOWN);
 		wake_launcher();
 	}
+	extension_created = false;
 }
 
 void
@@ -166,10 +171,12 @@ queue_launcher_init(void)
 	RegisterXactCallback(transaction_ends, NULL);
 }
 
+/* A database, or (with_extension) the extension in this one, is new at commit. */
 void
-queue_launcher_look_at_commit(void)
+queue_launcher_look_at_commit(bool with_extension)
 {
 	look_at_commit = true;
+	extension_created |= with_extension;
 }
 
 /* A worker found no extension in its database. */

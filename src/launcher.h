@@ -11,7 +11,7 @@ extern const QueueShmemPart queue_launcher_shmem;
 
 extern void queue_launcher_register(void);
 extern void queue_launcher_init(void);
-extern void queue_launcher_look_at_commit(void);
+extern void queue_launcher_look_at_commit(bool with_extension);
 extern void queue_launcher_claim(Oid database);
 extern void queue_launcher_leave(Oid database);
 extern void queue_launcher_return(Oid database);
