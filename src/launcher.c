@@ -70,6 +70,7 @@ typedef struct LauncherShared
 	slock_t		mutex;
 	int			pid;
 	Latch	   *latch;
+	bool		called;			/* since the last look began */
 	DatabaseEntry databases[MAX_DATABASES];
 } LauncherShared;
 
@@ -130,10 +131,24 @@ wake_launcher(void)
 	Latch	   *latch;
 
 	SpinLockAcquire(&shared->mutex);
+	shared->called = true;
 	latch = shared->latch;
 	SpinLockRelease(&shared->mutex);
 	if (latch)
 		SetLatch(latch);
+}
+
+/* Whether somebody called since the last time; the latch may be spent by then. */
+static bool
+take_call(void)
+{
+	bool		called;
+
+	SpinLockAcquire(&shared->mutex);
+	called = shared->called;
+	shared->called = false;
+	SpinLockRelease(&shared->mutex);
+	return called;
 }
 
 static void
@@ -410,8 +425,11 @@ queue_launcher_main(Datum main_arg)
 		long		sleep;
 
 		MemoryContextSwitchTo(scratch);
+		take_call();
 		sleep = look(scratch);
 		MemoryContextReset(scratch);
+		if (take_call())
+			continue;
 		WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, sleep, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
