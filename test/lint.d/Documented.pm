@@ -61,8 +61,8 @@ sub queue_options
 	my @types = ($text =~ /type_names\[\] = \{\s*(.*?)\}/s)[0] =~ /"([^"]*)"/g;
 	my ($kinds) = $text =~ /typedef enum OptionType\s*\{(.*?)\}/s;
 	my $n = 0;
-	my %type = map { $_ => $types[ $n++ ] } $kinds =~ /OPTION_([A-Z]+)/g;
-	while ($text =~ /^\t\{"([a-z_]+)", OPTION_([A-Z]+), (LATER|AT\(\w+\), (?:true|false), [^,]+, [^,]+), (NULL|"[^"]*"),/mg)
+	my %type = map { $_ => $types[ $n++ ] } $kinds =~ /OPTION_([A-Z_]+)/g;
+	while ($text =~ /^\t\{"([a-z_]+)", OPTION_([A-Z_]+), (LATER|AT\(\w+\), (?:true|false), [^,]+, [^,]+), (NULL|"[^"]*"),/mg)
 	{
 		my ($name, $kind, $place, $default) = ($1, $2, $3, $4);
 		$default = $default eq 'NULL' ? '' : substr($default, 1, -1);
