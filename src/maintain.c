@@ -11,6 +11,7 @@
 #include "access/relation.h"
 #include "access/xact.h"
 #include "commands/async.h"
+#include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -201,6 +202,26 @@ count_row(HeapTuple tuple, QueueTupleFate fate, void *arg)
 }
 
 /*
+ * Whether a prepared transaction has its hands on a segment of the queue. Its
+ * end tells nobody, so nothing can be counted before.
+ */
+static bool
+is_prepared_on(int32 id)
+{
+	bool		found;
+
+	SPI_connect();
+	SPI_execute(psprintf("SELECT 1 FROM pg_catalog.pg_locks l JOIN queue._segment s "
+						 "ON s.relation OPERATOR(pg_catalog.=) l.relation "
+						 "WHERE s.queue OPERATOR(pg_catalog.=) %d "
+						 "AND l.database OPERATOR(pg_catalog.=) %u "
+						 "AND l.virtualtransaction OPERATOR(pg_catalog.~) '^-1/'", id, MyDatabaseId), true, 1);
+	found = SPI_processed > 0;
+	SPI_finish();
+	return found;
+}
+
+/*
  * Count a queue's messages anew. Commits that happen meanwhile are not seen by
  * the snapshot but move the counter; so the counter's movement since the
  * snapshot is added. A commit between the two moments would be counted twice
@@ -220,6 +241,8 @@ queue_maintain_recount(QueueDef *def)
 	bool		quiet = false;
 
 	queue_ring_load(state);
+	if (is_prepared_on(def->id))
+		return false;
 	for (int i = 0; i < 100 && !quiet; i++)
 	{
 		before = queue_counted(state, QUEUE_COUNT_STORED);

@@ -24,8 +24,8 @@ def parse():
     parser.add_argument("--out", default=os.path.join(os.environ["BENCH_TREE"], "build", "bench"))
     parser.add_argument("--publish", action="store_true")
     options = parser.parse_args()
-    options.seconds = max(1, round(options.seconds or (1 if options.quick else 6)))
-    options.reps = options.reps or (1 if options.quick else 5)
+    options.seconds = max(1, round(options.seconds or (1 if options.quick else 4)))
+    options.reps = options.reps or (1 if options.quick else 7)
     return options
 
 

@@ -189,7 +189,7 @@ class Plain(Contender):
         per_page = self.server.value(
             f"SELECT max((ctid::text::point)[1])::int FROM {self.table} WHERE ctid < '(1,0)'"
         )
-        return {"n": 0, "pages": pages // clients, "per_page": per_page}
+        return {"n": 0, "pages": max(1, pages // clients), "per_page": per_page}
 
     def consume(self, batch):
         if batch != 1:

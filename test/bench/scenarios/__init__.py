@@ -97,7 +97,7 @@ class Turn:
         for _ in range(4):
             wanted = seconds or self.options.seconds
             wanted = max(1, int(min(wanted, MOST_FILLED / self.rates[key] / 1.5)))
-            contender.ready(int(self.rates[key] * wanted * 1.5) + clients * batch * 10)
+            contender.ready(int(self.rates[key] * wanted * 1.5) + clients * max(200, batch * 10))
             before = contender.left()
             self.settle()
             load = self.server.pgbench(script, clients, wanted, **contender.variables(clients))
@@ -110,7 +110,7 @@ class Turn:
 
     def pilot(self, contender, script, batch, clients):
         """A rough rate, from a second."""
-        contender.ready(20000 * min(batch, 20))
+        contender.ready(50000 * min(batch, 10))
         before = contender.left()
         load = self.server.pgbench(script, clients, 1, **contender.variables(clients))
         return max(1000, (before - contender.left()) / load.seconds)
