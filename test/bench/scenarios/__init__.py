@@ -30,6 +30,11 @@ def load_all():
 MOST_FILLED = 3_000_000
 
 
+def brief(error):
+    """The first lines of what went wrong, as one."""
+    return "; ".join(str(error).strip().splitlines()[:3])
+
+
 class Turn:
     """What a scenario works with: the server, who takes part, the order of turns."""
 
@@ -65,8 +70,9 @@ class Turn:
             return measure(contender, *arguments)
         except Exception as error:  # whatever it is: the others go on
             self.failed.add(contender.name)
-            self.results.troubles.append(f"{self.scenario.ID} {contender.name}: {error}")
-            print(f"  {self.scenario.ID} {contender.name} failed: {error}", flush=True)
+            trouble = f"{self.scenario.ID} {contender.name}: {brief(error)}"
+            self.results.troubles.append(trouble)
+            print(f"  failed: {trouble}", flush=True)
             return None
 
     def settle(self):

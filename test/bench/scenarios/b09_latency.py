@@ -13,6 +13,7 @@ LISTEN it stops when a dequeue has returned the message, and the worker's tick
 is added to what is allowed. pgmq's read_with_poll polls ten times a second."""
 
 from results import Goal, percentile
+from scenarios import brief
 
 ID = "B9"
 TITLE = "commit to delivery on an idle queue"
@@ -86,7 +87,7 @@ def measure(turn, repetition, line, name, pause, share, steps):
         latencies, missed = turn.server.pingpong(rounds, pause, **steps)
     except RuntimeError as error:
         turn.failed.add(line)
-        turn.results.troubles.append(f"{ID} {line}: {error}")
+        turn.results.troubles.append(f"{ID} {line}: {brief(error)}")
         return
     if missed:
         turn.results.troubles.append(f"{ID} {line}: {missed} of {rounds} rounds had no answer in 10 s")
