@@ -215,7 +215,7 @@ is_prepared_on(int32 id)
 						 "ON s.relation OPERATOR(pg_catalog.=) l.relation "
 						 "WHERE s.queue OPERATOR(pg_catalog.=) %d "
 						 "AND l.database OPERATOR(pg_catalog.=) %u "
-						 "AND l.virtualtransaction OPERATOR(pg_catalog.~) '^-1/'", id, MyDatabaseId), true, 1);
+						 "AND l.pid IS NULL", id, MyDatabaseId), true, 1);
 	found = SPI_processed > 0;
 	SPI_finish();
 	return found;
