@@ -20,6 +20,9 @@ from history import now
 # Past this backlog producers wait.
 BACKLOG = 400
 
+# Odds that a transaction is prepared; run --no-prepared makes it 0.
+PREPARED = {"odds": 0.04}
+
 # A statement that takes longer is reported.
 SLOW = 15.0
 
@@ -143,9 +146,9 @@ class Client:
         except psycopg2.Error as error:
             raise self.explain(error)
 
-    def ending(self, abort=0.3, prepare=0.04):
+    def ending(self, abort=0.3):
         dice = self.rng.random()
-        return "abort" if dice < abort else "prepare" if dice < abort + prepare else "commit"
+        return "abort" if dice < abort else "prepare" if dice < abort + PREPARED["odds"] else "commit"
 
     def undo(self, savepoint, since):
         self.writer.put("undo", x=self.x, ops=self.ops[since:], t0=now())
@@ -388,6 +391,8 @@ class Consumer(Client):
         count = rng.randint(1, most) if rng.random() < 0.9 else 40
         lease = round(rng.uniform(0.1, 0.6), 3) if rng.random() < 0.5 else round(rng.uniform(1, 4), 3)
         wait = "%d ms" % rng.randint(10, 400) if rng.random() < 0.3 else None
+        if not self.x and rng.random() < 0.05:
+            self.call("CALL queue.wait(%s, %s::interval)", queue, "%d ms" % rng.randint(10, 500))
         if pop:
             answer = self.operate("dequeue", lambda: {"rows": self.call(
                 "SELECT " + DEQUEUED + " FROM queue.pop(%s, %s)", queue, count)},
@@ -585,7 +590,7 @@ class Remover(Client):
 
     def scene(self):
         time.sleep(self.rng.random() * 0.15)
-        self.pick((4, self.cancel), (3, self.delete), (1, self.purge), (1, self.watch))()
+        self.pick((4, self.cancel), (3, self.delete), (1, self.purge), (1, self.watch), (0.3, self.hold))()
 
     def peek(self, queue):
         rows = self.call("SELECT id, " + TAG.replace("%", "%%") + " FROM queues." + quote(queue) +
@@ -628,7 +633,17 @@ class Remover(Client):
         self.removal(lambda: self.operate("purge", lambda: {"n": self.call(
             "SELECT queue.purge(%s, %s)", queue, what)[0][0]}, q=queue))
 
+    def hold(self):
+        """An old snapshot: what it can see must not be reclaimed, and claims go on."""
+        self.begin()
+        self.call("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        name = quote(self.pick_queue())
+        self.call("SELECT count(*) FROM queues." + name)
+        time.sleep(self.rng.uniform(0.1, 1.5))
+        self.call("SELECT count(*) FROM queues." + name)
+        self.end("abort")
+
     def watch(self):
         self.call(self.rng.choice([
             "SELECT * FROM queue.stats", "SELECT * FROM queue.leases", "SELECT * FROM queue.segments",
-            "SELECT * FROM queue.health()", "SELECT count(*) FROM queues.open", "SELECT * FROM queue.check()"]))
+            "SELECT * FROM queue.health()", "CHECKPOINT", "VACUUM", "SELECT count(*) FROM queues.open", "SELECT * FROM queue.check()"]))
