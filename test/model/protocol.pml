@@ -358,7 +358,6 @@ again:	get_page_create();
 		:: ok
 		:: else -> goto again
 		fi;
-#ifndef MUT_TAKE_NO_RECHECK
 		if
 		:: hooked
 		:: else ->
@@ -366,7 +365,6 @@ again:	get_page_create();
 			put(0);
 			goto again
 		fi;
-#endif
 		d_step { holders++; assert(holders == 1) };
 
 		/* slots first */
@@ -629,62 +627,77 @@ proctype Worker()
 
 #define CHAIN_IN_USE (slot[0].chained || slot[1].chained)
 
-inline look_if_in_use()
-{
-#ifdef MUT_CHAIN_FIRST
-	used = CHAIN_IN_USE;
-	if
-	:: used
-	:: else -> used = IS_BUSY
-	fi
-#else
-	used = IS_BUSY;
-	if
-	:: used
-	:: else -> used = CHAIN_IN_USE
-	fi
-#endif
-}
-
+/*
+ * The evictor is a holder like others: it takes busy, looks at the chain, unhooks
+ * the block and gives its words back as unknown. Then the block may come to the
+ * free list (a faster one has hooked in another) while a late taker has a word.
+ */
 proctype Evictor()
 {
-	byte round; bit used;
+	byte round; bit taken;
 
 	do
 	:: round == EVICTIONS -> break
 	:: else ->
 		round++;
 		atomic { !map_lock -> map_lock = 1 };
-		used = !hooked;
 		if
-		:: used
-		:: else -> look_if_in_use()
-		fi;
-		if
-		:: used
-		:: else ->
-			hooked = 0;
-#ifndef MUT_EVICT_ONE_LOOK
-			look_if_in_use();
+		:: hooked ->
+#ifdef MUT_EVICT_NO_HOLD
+			taken = !IS_BUSY && !CHAIN_IN_USE;
+#else
+#ifdef MUT_CHAIN_FIRST
+			taken = !CHAIN_IN_USE;
+#else
+			taken = 1;
+#endif
+			atomic {
+				if
+				:: taken && !page_busy -> page_busy = 1; page_due = NEVER; holders++; assert(holders == 1)
+				:: else -> taken = 0
+				fi
+			};
+#ifndef MUT_CHAIN_FIRST
+			if
+			:: taken && CHAIN_IN_USE ->
+				taken = 0;
+				d_step { holders--; page_busy = 0; page_due = 0 }
+			:: else
+			fi;
+#endif
 #endif
 			if
-			:: used ->
-				hooked = 1;
-				page_due = 0;
-				lower_summaries(0)
-			:: else ->
-				/* Unknown again; the bit of a late taker stays. */
+			:: taken ->
+				hooked = 0;
+				lower_summaries(0);
 				d_step {
-					page_due = 0;
-#ifdef MUT_EVICT_ERASES
-					page_busy = 0;
+#ifndef MUT_EVICT_NO_HOLD
+					holders--;
 #endif
-					slot[0].chained = 0;
-					slot[1].chained = 0
+					page_busy = 0; page_due = 0;
+					slot[0].chained = 0; slot[1].chained = 0
 				}
+			:: else
 			fi
+		:: else
 		fi;
-		d_step { map_lock = 0; used = 0 }
+		d_step { map_lock = 0; taken = 0 };
+		if
+		:: true
+		:: true ->			/* released, zeroed */
+			atomic { !map_lock -> map_lock = 1 };
+			d_step {
+				if
+				:: !hooked ->
+					page_due = 0;
+#ifdef MUT_RELEASE_ERASES
+					page_busy = 0
+#endif
+				:: else
+				fi;
+				map_lock = 0
+			}
+		fi
 	od;
 	running--
 }
