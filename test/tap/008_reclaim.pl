@@ -1,0 +1,100 @@
+# Segments are emptied in place, also while another transaction pins the horizon.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use QueueTest;
+use Test::More;
+
+my $node = new_node('main', conf => "queue.reclaim_delay = 0\nqueue.worker_interval = '100ms'");
+$node->start;
+$node->safe_psql('postgres', q{
+	CREATE EXTENSION queue;
+	SELECT queue.create('q', '{"segment_size": "64kB"}');
+	CREATE FUNCTION fill(n int) RETURNS bigint LANGUAGE sql AS
+	$$ SELECT count(queue.enqueue('q', to_jsonb(i), headers => jsonb_build_object('fill', (SELECT string_agg(md5(i::text || j), '') FROM generate_series(1, 30) j))))
+	   FROM generate_series(1, n) i $$;
+	CREATE FUNCTION size_of_q() RETURNS numeric LANGUAGE sql AS
+	$$ SELECT coalesce(sum(pg_relation_size(segment)), 0) FROM queue.segments WHERE queue = 'q' $$;
+});
+ok(await_worker($node, 'postgres', 1), 'the worker runs');
+
+my $pin = $node->background_psql('postgres');
+$pin->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ');
+$pin->query_safe('SELECT txid_current()');
+my $files = "SELECT string_agg(relname || ' ' || relfilenode, ',' ORDER BY relname) FROM pg_class WHERE relnamespace = 'queues'::regnamespace AND relkind = 'r'";
+my $classes = "SELECT string_agg(relname || ' ' || xmin, ',' ORDER BY relname) FROM pg_class WHERE relnamespace = 'queues'::regnamespace AND relkind IN ('r', 't')";
+
+# Until no full segment is left, or tell why.
+sub await_empty
+{
+	return 1 if await($node, "SELECT count(*) FROM queue.segments WHERE queue = 'q' AND state = 'sealed'", expected => '0', limit => 5);
+	diag($node->safe_psql('postgres', "SELECT number, state, size, live, kept_because FROM queue.segments WHERE queue = 'q'"));
+	return 0;
+}
+
+# the first turns make the ring as long as it gets
+my $largest = 0;
+my ($files_before, $classes_before);
+for my $turn (1 .. 30)
+{
+	for my $part (1 .. 3)
+	{
+		$node->safe_psql('postgres', 'SELECT fill(80)');
+	}
+	is($node->safe_psql('postgres', "SELECT count(queue.ack(receipt)) FROM queue.dequeue('q', 1000)"), '240', "turn $turn: all are there") if $turn % 10 == 0;
+	$node->safe_psql('postgres', "SELECT count(queue.ack(receipt)) FROM queue.dequeue('q', 1000)") if $turn % 10 != 0;
+	ok(await_empty(), "turn $turn: what was sealed is empty") if $turn % 5 == 0;
+	if ($turn == 10)
+	{
+		$files_before = $node->safe_psql('postgres', $files);
+		$classes_before = $node->safe_psql('postgres', $classes);
+	}
+	my $size = $node->safe_psql('postgres', 'SELECT size_of_q()');
+	$largest = $size if $turn > 10 && $size > $largest;
+}
+cmp_ok($largest, '<', 4 * 1024 * 1024, 'disk stays small: 30 turns of 240 messages of 1 kB with a pinned horizon');
+my $files_after = $node->safe_psql('postgres', $files);
+my $classes_after = $node->safe_psql('postgres', $classes);
+like($files_after, qr/^\Q$_\E$|(^|,)\Q$_\E(,|$)/, "in place: $_") foreach split(/,/, $files_before);
+like($classes_after, qr/(^|,)\Q$_\E(,|$)/, 'and its row of pg_class is the one that was') foreach split(/,/, $classes_before);
+is($node->safe_psql('postgres', "SELECT count(*) FROM queues.q"), '0', 'nothing is left');
+
+# segments with a message stay, whatever else they had
+$node->safe_psql('postgres', 'SELECT fill(240)');
+$node->safe_psql('postgres', "SELECT count(queue.ack(receipt)) FROM queue.dequeue('q', 1000) WHERE payload <> '7'");
+$node->safe_psql('postgres', "SELECT fill(240)");
+$node->safe_psql('postgres', "SELECT count(queue.ack(receipt)) FROM queue.dequeue('q', 1000) WHERE payload <> '7'");
+is($node->safe_psql('postgres', "SELECT count(*), min(payload::int), max(payload::int) FROM queues.q"), '2|7|7', 'survivors are there');
+advance($node, '31 s');
+is(attempts_of($node, 'q'), '7:2 7:2', 'and come again');
+
+# a reader holds a lock: it is passed over, and nobody queues behind it
+my $reader = $node->background_psql('postgres');
+$reader->query_safe('BEGIN');
+$reader->query_safe('SELECT count(*) FROM queues.q');
+$node->safe_psql('postgres', "SELECT queue.purge('q', '{\"states\": [\"ready\", \"leased\", \"failed\", \"delayed\"]}')");
+$node->safe_psql('postgres', 'SELECT fill(160)');
+is($node->safe_psql('postgres', "SELECT count(queue.ack(receipt)) FROM queue.dequeue('q', 1000)"), '160', 'work goes on beside a reader');
+$reader->query_safe('COMMIT');
+$reader->quit;
+ok(await_empty(), 'emptied when the reader has left');
+
+$pin->query_safe('COMMIT');
+$pin->quit;
+check_ok($node);
+
+# a crash after all that: what was emptied stays empty, what was there is there
+$node->safe_psql('postgres', 'SELECT fill(300)');
+$node->stop('immediate');
+$node->start;
+is($node->safe_psql('postgres', "SELECT count(*), count(DISTINCT payload) FROM queue.dequeue('q', 1000)"), '300|300', 'all of them after a crash');
+check_ok($node);
+unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal|ERROR:/, 'no error in the log');
+$node->stop;
+done_testing();

@@ -1,0 +1,157 @@
+# QueueTest.pm
+#	  What the TAP tests share: clusters with the queue preloaded, sessions, the
+#	  worker, waiting for what other processes do.
+#
+# Nothing here sleeps to let time pass: await() looks again and again for
+# something that another process is about to do, and gives up after a limit.
+
+package QueueTest;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use Time::HiRes qw(sleep time);
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+our @EXPORT = qw(new_node await sqlstate fails check_ok worker_pid await_worker
+  advance take restart_until_up attempts_of values_of);
+
+# A cluster that is initialised, not started. Its settings come from
+# TEMP_CONFIG; what is given as "conf" comes after them.
+sub new_node
+{
+	my ($name, %params) = @_;
+	my $conf = delete $params{conf};
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	$node->init(extra => [ '-E', 'UTF8', '--locale=C.UTF-8' ], %params);
+	$node->append_conf('postgresql.conf', "log_statement = none\n");
+	$node->append_conf('postgresql.conf', "$conf\n") if defined $conf;
+	return $node;
+}
+
+# Until the query returns what is expected ('t' unless given): true, or false
+# after the limit in seconds.
+sub await
+{
+	my ($node, $query, %params) = @_;
+	my $database = $params{database} // 'postgres';
+	my $expected = $params{expected} // 't';
+	my $until = time + ($params{limit} // 60);
+	my $got;
+
+	do
+	{
+		my ($status, $stdout) = $node->psql($database, $query);
+		$got = $stdout // '';
+		return 1 if defined $status && $status == 0 && $got eq $expected;
+		sleep(0.05);
+	} while (time < $until);
+	diag("waited in vain for: $query\nexpected: $expected\nlast seen: $got");
+	return 0;
+}
+
+# The SQLSTATE that a query ends with; 00000 when it is well.
+sub sqlstate
+{
+	my ($node, $query, $database) = @_;
+	my ($status, $stdout, $stderr) = $node->psql($database // 'postgres', "\\set VERBOSITY sqlstate\n$query");
+
+	return $stderr =~ /(?:ERROR|FATAL):\s+([0-9A-Z]{5})/ ? $1 : '00000';
+}
+
+sub fails
+{
+	my ($node, $query, $state, $name, $database) = @_;
+
+	is(sqlstate($node, $query, $database), $state, $name);
+}
+
+# Ends every test: what shared memory says is what the tables say.
+sub check_ok
+{
+	my ($node, @databases) = @_;
+
+	@databases = ('postgres') unless @databases;
+	foreach my $database (@databases)
+	{
+		my $broken = $node->safe_psql($database, 'SELECT * FROM queue.check()');
+
+		diag($broken) if $broken ne '';
+		is($node->safe_psql($database, 'SELECT count(*) FROM queue.check()'), '0', "queue.check() finds nothing in $database");
+	}
+}
+
+sub worker_query
+{
+	my ($database) = @_;
+
+	return "SELECT pid FROM pg_stat_activity WHERE backend_type = 'queue worker' AND datname = '$database'";
+}
+
+# Empty when there is none.
+sub worker_pid
+{
+	my ($node, $database) = @_;
+
+	return $node->safe_psql('postgres', worker_query($database // 'postgres'));
+}
+
+# Whether the worker of a database is there (or gone) within a limit.
+sub await_worker
+{
+	my ($node, $database, $there, $limit) = @_;
+
+	return await($node, 'SELECT EXISTS (' . worker_query($database) . ')', expected => $there ? 't' : 'f', limit => $limit // 60);
+}
+
+sub advance
+{
+	my ($node, $by) = @_;
+
+	$node->psql('postgres', "SELECT queue.clock_advance('$by')");
+}
+
+# Lease one message and give its receipt back; waits a little for it.
+sub take
+{
+	my ($node, $queue, $database) = @_;
+
+	return $node->safe_psql($database // 'postgres', "SELECT receipt FROM queue.dequeue('$queue', wait => '5 s')");
+}
+
+# What is in a queue, as one line in order.
+sub values_of
+{
+	my ($node, $queue, $database) = @_;
+
+	return $node->safe_psql($database // 'postgres', qq{SELECT string_agg(payload::text, ' ' ORDER BY payload) FROM queues."$queue"});
+}
+
+sub attempts_of
+{
+	my ($node, $queue) = @_;
+
+	return $node->safe_psql('postgres',
+		"SELECT string_agg(payload::text || ':' || attempt, ' ' ORDER BY payload::text) FROM queue.dequeue('$queue', 1000, wait => '5 s')");
+}
+
+# After a SIGKILL to the postmaster its children leave by themselves; until the
+# last one has left, a start is refused.
+sub restart_until_up
+{
+	my ($node) = @_;
+	my $until = time + 60;
+
+	while (time < $until)
+	{
+		return 1 if $node->start(fail_ok => 1);
+		sleep(0.2);
+	}
+	BAIL_OUT('the server did not come back');
+}
+
+1;
