@@ -81,6 +81,13 @@ class Transaction:
         self.t1 = None
         self.gid = None
         self.last = 0.0             # last sign of life
+        self.faults = []            # when statements failed
+        self.undos = []             # when savepoints were rolled back
+
+    def aborted(self):
+        """The earliest moment at which its abort may have begun."""
+        undone = max(self.undos, default=0.0)
+        return min([self.last] + [fault for fault in self.faults if fault >= undone])
 
 
 class Message:
@@ -151,6 +158,8 @@ class Checker:
             elif kind == "ended":
                 transaction = self.transactions[record["x"]]
                 transaction.done, transaction.t1 = record["how"], record["t1"]
+            elif kind == "fault":
+                self.transactions[record["x"]].faults.append(record["t0"])
             elif kind in ("resolve", "resolved"):
                 self.resolutions.setdefault(record["gid"], ([], []))[kind == "resolved"].append(record)
             elif kind == "crash":
@@ -161,8 +170,12 @@ class Checker:
                 self.final = record
         for record in replies:
             if record["k"] == "undo":
+                transaction = self.transactions[record["x"]]
+                transaction.undos.append(record["t0"])
                 for name in record["ops"]:
-                    self.ops[name].undone = record["t0"]
+                    op = self.ops[name]
+                    op.undone = min([record["t0"]] + [fault for fault in transaction.faults
+                                                      if op.t0 <= fault <= record["t0"]])
                 continue
             op = self.ops[record["op"]]
             op.t1 = record["t1"]
@@ -179,9 +192,9 @@ class Checker:
         """Outcome, when it began to take effect, when it surely had, prepared."""
         marked = name in self.marks
         if transaction.how is None:
-            return ABORT, transaction.last, INFINITY, False
+            return ABORT, transaction.aborted(), INFINITY, False
         if transaction.how == "abort":
-            return ABORT, transaction.last, transaction.t1 or INFINITY, False
+            return ABORT, transaction.aborted(), transaction.t1 or INFINITY, False
         if transaction.how == "commit":
             if transaction.done:
                 fate = COMMIT if transaction.done == "commit" else ABORT
@@ -239,6 +252,9 @@ class Checker:
             self.gather_present(queue, found)
 
     def meet(self, message, number):
+        # What was rolled back by a crash may have left its number to another.
+        if message.op.fate == ABORT:
+            return
         message.ids.add(number)
         other = self.ids.setdefault(number, message)
         if other is not message:

@@ -8,6 +8,7 @@ An error ends the scene; a lost connection is opened again.
 """
 
 import hashlib
+import io
 import os
 import signal
 import time
@@ -88,6 +89,9 @@ class Client:
                 cursor.execute(text, arguments or None)
                 return cursor.fetchall() if cursor.description else []
         except psycopg2.Error as error:
+            # The server rolls back to the savepoint now, not when it is told to.
+            if self.x:
+                self.writer.put("fault", x=self.x, t0=began)
             raise self.explain(error)
         finally:
             if now() - began > SLOW:
@@ -351,12 +355,14 @@ class Producer(Client):
         self.record(facts, messages, lambda: self.copy(facts["q"], lines))
 
     def copy(self, queue, lines):
-        import io
+        began = now()
         try:
             with self.connection.cursor() as cursor:
                 cursor.copy_expert("COPY queues." + quote(queue) + " (payload, key, delay, ttl, options) FROM STDIN",
                                    io.StringIO(lines))
         except psycopg2.Error as error:
+            if self.x:
+                self.writer.put("fault", x=self.x, t0=began)
             raise self.explain(error)
         return {}
 

@@ -16,6 +16,7 @@ times are seconds of the machine's clock, which clients and server share.
 	reply	op t1 and rows, ids, status, until or n
 	error	op t1 code text
 	undo	x ops t0				about to roll back to a savepoint
+	fault	x t0					a statement of a transaction failed
 	end		x how t0 gid			about to commit, abort or prepare
 	ended	x how t1
 	resolve	gid how t0			about to COMMIT or ROLLBACK PREPARED
