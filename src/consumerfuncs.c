@@ -318,7 +318,7 @@ sleep_without_snapshot(Oid view, QueueTime deadline)
 			result = queue_wakeup_sleep(state, deadline, now, &slept);
 			/* The dequeue that follows passes on work, but not the time to come. */
 			if (result == QUEUE_WAKEUP_READY)
-				queue_wakeup_due(state, queue_ring_due(state));
+				queue_wakeup_pass_on(state, false);
 			return result;
 		}
 		result = queue_wakeup_sleep(def->state, Min(deadline, now + PAUSE_LOOK),

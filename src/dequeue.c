@@ -467,7 +467,7 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	}
 	n = claim->claimed_count;
 	pfree(claim);
-	queue_wakeup_pass_on(request->def->state);
+	queue_wakeup_pass_on(request->def->state, n > 0);
 	if (n == 0 && !ok)
 		no_memory();
 	return n;

@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "access/relation.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
@@ -25,6 +26,7 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "parser/parsetree.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "tcop/utility.h"
 #include "utils/lsyscache.h"
@@ -183,6 +185,20 @@ check_range_var(RangeVar *relation, const char *what)
 		refuse_segment(relid, what);
 }
 
+static bool
+is_empty(RangeVar *relation)
+{
+	Oid			relid = RangeVarGetRelid(relation, AccessShareLock, true);
+	Relation	rel = OidIsValid(relid) ? try_relation_open(relid, NoLock) : NULL;
+	bool		empty;
+
+	if (rel == NULL)
+		return false;
+	empty = rel->rd_rel->relkind == RELKIND_RELATION && RelationGetNumberOfBlocks(rel) == 0;
+	relation_close(rel, NoLock);
+	return empty;
+}
+
 /* COPY does not pass the executor's start; a restore may fill segments by it. */
 static void
 check_copy_target(RangeVar *relation)
@@ -217,8 +233,10 @@ check_command(Node *command)
 	switch (nodeTag(command))
 	{
 		case T_TruncateStmt:
+			/* A parallel restore truncates what it has just made. */
 			foreach(cell, ((TruncateStmt *) command)->relations)
-				check_range_var(lfirst(cell), "truncate");
+				if (!is_empty(lfirst(cell)))
+					check_range_var(lfirst(cell), "truncate");
 			break;
 		case T_VacuumStmt:
 			if (rewrites((VacuumStmt *) command))

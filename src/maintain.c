@@ -30,6 +30,9 @@
 /* Failures written in one transaction. */
 #define FAILURES_AT_ONCE 200
 
+/* Pages of a look; a page that has something ready ends it. */
+#define LOOK_PAGES 256
+
 /* A lock that could not be had is tried again after this long, us. */
 #define RETRY_LOCKED 1000000
 
@@ -178,6 +181,49 @@ queue_maintain_sweep(QueueDef *def, int pages)
 	}
 	if (pages > 0 && wrapped)
 		state->swept = 0;
+}
+
+/*
+ * Look at pages that are due, until one has a message that is ready: so that
+ * times to come are known though nobody consumes, and listeners are told of
+ * what became ready unseen.
+ */
+void
+queue_maintain_look(QueueDef *def)
+{
+	QueueState *state = def->state;
+	QueueTime	now = queue_clock_now();
+	uint32		position = 0;
+	QueueSegment *segment;
+	uint32		generation;
+	int			left = LOOK_PAGES;
+	bool		ready = false;
+
+	while (!ready && left > 0 && queue_ring_next(state, &position, now, &segment, &generation))
+	{
+		Relation	rel = queue_segment_open(segment, generation, AccessShareLock);
+		BlockNumber page;
+		BlockNumber from = 0;
+		BlockNumber busy = InvalidBlockNumber;
+
+		if (rel == NULL)
+			continue;
+		while (!ready && left-- > 0 && queue_map_find(segment, from, now, &page, &busy))
+		{
+			CHECK_FOR_INTERRUPTS();
+			queue_dequeue_sweep_page(def, rel, segment, page);
+			/* Still due after the look: there is something to have. */
+			ready = queue_map_find(segment, page, now, &from, &busy) && from == page;
+			from = page + 1;
+		}
+		/* Only a walk from the first page on raises the summaries. */
+		if (!ready)
+			queue_map_find(segment, 0, now, &page, &busy);
+		relation_close(rel, AccessShareLock);
+	}
+	if (ready && !state->saw_ready)
+		queue_state_ask(state, QUEUE_ASK_NOTIFY);
+	state->saw_ready = ready;
 }
 
 /* ---- counting ---- */

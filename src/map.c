@@ -250,6 +250,20 @@ give_back_pages(uint32 block, int n)
 	}
 }
 
+/* A look that changes nothing: most blocks in use are passed over by it. */
+static bool
+is_in_use(uint32 block)
+{
+	for (int i = 0; i < QUEUE_MAP_GROUP_PAGES; i++)
+	{
+		MapPage    *page = &blocks[block].pages[i];
+
+		if ((pg_atomic_read_u64(&page->word) & BUSY) || pg_atomic_read_u32(&page->chain) != 0)
+			return true;
+	}
+	return false;
+}
+
 /* Become the holder of every page of a block on which no slot hangs. */
 static bool
 hold_pages(uint32 block)
@@ -303,7 +317,7 @@ evict(uint32 block)
 	BlockOwner *owner = &owners[block];
 	MapGroup   *group;
 
-	if (owner->group == 0 || !hold_pages(block))
+	if (owner->group == 0 || is_in_use(block) || !hold_pages(block))
 		return false;
 	group = group_of_block(owner);
 	pg_atomic_write_u32(&group->block, NO_BLOCK);
@@ -349,7 +363,10 @@ allocate_block(QueueSegment *segment, bool pages)
 	return block;
 }
 
-/* Zero a block and free it. The map lock must be held. */
+/*
+ * Zero a block and free it. The map lock must be held. A late taker may have
+ * made a page of it busy; the bit is his to clear.
+ */
 static void
 release_block(uint32 block, bool pages)
 {
@@ -359,7 +376,11 @@ release_block(uint32 block, bool pages)
 		return;
 	for (int i = 0; i < QUEUE_MAP_GROUP_PAGES; i++)
 	{
-		pg_atomic_write_u64(&blocks[block].pages[i].word, 0);
+		uint64		old = pg_atomic_read_u64(&blocks[block].pages[i].word);
+
+		while (!pg_atomic_compare_exchange_u64(&blocks[block].pages[i].word, &old,
+											   pages ? old & BUSY : 0))
+			;
 		pg_atomic_write_u32(&blocks[block].pages[i].chain, 0);
 		blocks[block].pages[i].unused = 0;
 	}

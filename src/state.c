@@ -115,6 +115,7 @@ reset(QueueState *state, Oid database, int32 id)
 	state->sampled = 0;
 	state->swept = 0;
 	state->sweep_at = 0;
+	state->saw_ready = false;
 	state->sweep_pause = 0;
 	state->sweep_saw = 0;
 	memset(state->samples, 0, sizeof(state->samples));

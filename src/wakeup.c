@@ -199,21 +199,22 @@ queue_wakeup_due(QueueState *state, QueueTime due)
 }
 
 /*
- * Hand on what one who leaves, or has claimed, may have kept from others: work
- * that is left, or the time that somebody must keep.
+ * Hand on what one who leaves, or has claimed, may have kept from others: the
+ * time that somebody must keep, and work that is left. Who found no work gives
+ * none on, else two whose snapshots are too old would keep each other awake.
  */
 void
-queue_wakeup_pass_on(QueueState *state)
+queue_wakeup_pass_on(QueueState *state, bool found_work)
 {
 	QueueTime	due;
 
 	if (pg_atomic_read_u32(&state->sleepers) == 0)
 		return;
 	due = queue_ring_due(state);
-	if (due <= queue_clock_now())
-		ConditionVariableSignal(&state->wakeup);
-	else
+	if (due > queue_clock_now())
 		queue_wakeup_due(state, due);
+	else if (found_work)
+		ConditionVariableSignal(&state->wakeup);
 }
 
 /* The clock was moved, or the queue resumed: everybody looks. */

@@ -126,6 +126,13 @@ step_sweep(QueueDef *def)
 }
 
 static bool
+step_look(QueueDef *def)
+{
+	queue_maintain_look(def);
+	return true;
+}
+
+static bool
 step_recount(QueueDef *def)
 {
 	return queue_maintain_recount(def);
@@ -203,7 +210,11 @@ tend_queue(QueueState *state, QueueTime now)
 
 	queue_maintain_sample(state);
 	/* Should a wakeup ever be lost, it is made up for here. */
-	queue_wakeup_pass_on(state);
+	queue_wakeup_pass_on(state, true);
+	if (queue_ring_due(state) > now)
+		state->saw_ready = false;
+	else
+		run_step("looking at due pages", state->view, step_look);
 	while (sealed && run_step("emptying a segment", state->view, step_reclaim))
 		CHECK_FOR_INTERRUPTS();
 	if (take_ask(state, QUEUE_ASK_RECOUNT) &&
