@@ -75,8 +75,8 @@ my $worker = worker_pid($node);
 $session->query_safe('CALL rounds(5000); CALL batches(10)');
 my $before = own_kb($pid);
 my $worker_before = own_kb($worker);
-# 40000 rounds of enqueue, dequeue, settle; 40 batches of 2000
-$session->query_safe('CALL rounds(20000)') for 1 .. 2;
+# 80000 rounds of enqueue, dequeue and settle; 40 batches of 1000
+$session->query_safe('CALL rounds(20000)') for 1 .. 4;
 $session->query_safe('CALL batches(40)');
 my $after = own_kb($pid);
 my $worker_after = own_kb($worker);
@@ -84,7 +84,7 @@ note("backend $before kB, then $after kB; worker $worker_before kB, then $worker
 cmp_ok($after - $before, '<', 2048, 'the backend grew by less than 2 MB');
 is(worker_pid($node), $worker, 'the worker is the same process');
 cmp_ok($worker_after - $worker_before, '<', 2048, 'the worker grew by less than 2 MB');
-is($session->query_safe("SELECT total_enqueued >= 120000 FROM queue.stats WHERE queue = 'q'"), 't', 'and did all that');
+is($session->query_safe("SELECT total_enqueued >= 135000 FROM queue.stats WHERE queue = 'q'"), 't', 'and did all that');
 cmp_ok($session->query_safe("SELECT sum(total_bytes) FROM pg_backend_memory_contexts WHERE name ILIKE '%queue%'") || 0, '<', 1024 * 1024,
 	'no context of its own is large');
 $session->quit;
