@@ -190,12 +190,8 @@ see_definition(Relation rel, HeapTuple tuple, void *arg)
 	def->paused_enqueue = DatumGetBool(column_of(rel, tuple, QUEUE_PAUSED_ENQUEUE, &isnull));
 }
 
-/*
- * The definition of a queue by its view, which the caller has locked; NULL if
- * that is no queue. Loads the ring when the server may write.
- */
-QueueDef *
-queue_catalog_get(Oid view)
+static QueueDef *
+get_definition(Oid view)
 {
 	bool		found;
 	QueueDef   *def = hash_search(cache, &view, HASH_ENTER, &found);
@@ -226,13 +222,47 @@ queue_catalog_get(Oid view)
 		*def = fresh;
 		def->valid = true;
 	}
-	if (queue_shmem_ready() && !RecoveryInProgress() &&
-		(def->state == NULL || !queue_state_is(def->state, def->id)))
-	{
-		def->state = queue_state_get(def->id, true);
-		def->state->view = view;
-	}
 	return def;
+}
+
+static void
+find_state(QueueDef *def, bool create)
+{
+	if (!queue_shmem_ready() || RecoveryInProgress() ||
+		(def->state && queue_state_is(def->state, def->id)))
+		return;
+	def->state = queue_state_get(def->id, create);
+	if (def->state)
+		def->state->view = def->view;
+}
+
+/*
+ * The definition of a queue by its view, which the caller has locked; NULL if
+ * that is no queue. It has a state where the server may write.
+ */
+QueueDef *
+queue_catalog_get(Oid view)
+{
+	QueueDef   *def = get_definition(view);
+
+	if (def)
+		find_state(def, true);
+	return def;
+}
+
+/*
+ * The same for a caller without a lock: the queue may be dropped already, so
+ * no state is made for it. NULL if there is none.
+ */
+QueueDef *
+queue_catalog_get_unlocked(Oid view)
+{
+	QueueDef   *def = get_definition(view);
+
+	if (def == NULL)
+		return NULL;
+	find_state(def, false);
+	return def->state ? def : NULL;
 }
 
 /*
@@ -325,6 +355,13 @@ queue_catalog_segments(int32 id)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return found;
+}
+
+/* Whether a view is that of a queue. */
+bool
+queue_catalog_is_view(Oid relid)
+{
+	return get_definition(relid) != NULL;
 }
 
 /* Whether a relation is a segment of some queue. */

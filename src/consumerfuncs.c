@@ -305,7 +305,7 @@ sleep_without_snapshot(Oid view, QueueTime deadline)
 		bool		paused;
 
 		AcceptInvalidationMessages();
-		def = queue_catalog_get(view);
+		def = queue_catalog_get_unlocked(view);
 		if (def == NULL)
 			return QUEUE_WAKEUP_DROPPED;
 		paused = def->paused_dequeue;

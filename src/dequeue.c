@@ -268,7 +268,7 @@ consider(Claim *claim, HeapTuple tuple)
 	}
 	if (!claim_tuple(claim, tuple, &head, heap_copytuple(tuple)))
 		queue_visit_due(&claim->visit, claim->visit.now);
-	return true;
+	return !claim->lacks_slots;
 }
 
 static bool

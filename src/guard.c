@@ -66,7 +66,7 @@ is_ours(Oid relid, char *relkind)
 		return false;
 	*relkind = get_rel_relkind(relid);
 	if (*relkind == RELKIND_VIEW)
-		return queue_catalog_get(relid) != NULL;
+		return queue_catalog_is_view(relid);
 	return *relkind == RELKIND_RELATION && queue_catalog_is_segment(relid);
 }
 
@@ -185,18 +185,24 @@ check_range_var(RangeVar *relation, const char *what)
 		refuse_segment(relid, what);
 }
 
-static bool
-is_empty(RangeVar *relation)
+/* A parallel restore truncates what it has just made: that is let through. */
+static void
+check_truncate(RangeVar *relation)
 {
-	Oid			relid = RangeVarGetRelid(relation, AccessShareLock, true);
-	Relation	rel = OidIsValid(relid) ? try_relation_open(relid, NoLock) : NULL;
+	Oid			relid = RangeVarGetRelid(relation, NoLock, true);
+	char		relkind;
+	Relation	rel;
 	bool		empty;
 
-	if (rel == NULL)
-		return false;
-	empty = rel->rd_rel->relkind == RELKIND_RELATION && RelationGetNumberOfBlocks(rel) == 0;
-	relation_close(rel, NoLock);
-	return empty;
+	if (!OidIsValid(relid) || !is_ours(relid, &relkind) || relkind != RELKIND_RELATION)
+		return;
+	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		refuse_segment(relid, "truncate");
+	rel = relation_open(relid, NoLock);
+	empty = RelationGetNumberOfBlocks(rel) == 0;
+	relation_close(rel, AccessShareLock);
+	if (!empty)
+		refuse_segment(relid, "truncate");
 }
 
 /* COPY does not pass the executor's start; a restore may fill segments by it. */
@@ -233,10 +239,8 @@ check_command(Node *command)
 	switch (nodeTag(command))
 	{
 		case T_TruncateStmt:
-			/* A parallel restore truncates what it has just made. */
 			foreach(cell, ((TruncateStmt *) command)->relations)
-				if (!is_empty(lfirst(cell)))
-					check_range_var(lfirst(cell), "truncate");
+				check_truncate(lfirst(cell));
 			break;
 		case T_VacuumStmt:
 			if (rewrites((VacuumStmt *) command))
