@@ -44,6 +44,7 @@ sub heard
 is(heard('queue_q', 1, 1), 0, 'nothing without a message');
 $node->safe_psql('postgres', "SELECT queue.enqueue('q', '1')");
 ok(heard('queue_q', 1, 20) >= 1, 'an enqueue is announced');
+$node->safe_psql('postgres', "SELECT queue.ack(receipt) FROM queue.dequeue('q')");
 heard('queue_q', 100, 1);
 $node->safe_psql('postgres', "BEGIN; SELECT queue.enqueue('q', '2'); ROLLBACK");
 is(heard('queue_q', 1, 1), 0, 'a rolled back one is not');
@@ -78,7 +79,7 @@ my $producer = $node->background_psql('postgres');
 $producer->query_safe('LISTEN queue_q');
 my $pid = $producer->query_safe('SELECT pg_backend_pid()');
 my $output = '';
-$producer->query_safe("SELECT queue.enqueue('q', '5')");
+$output .= $producer->query_safe("SELECT queue.enqueue('q', '5')");
 for (my $until = time + 20; time < $until && $output !~ /server process with PID/;)
 {
 	$output .= $producer->query('SELECT 1');
