@@ -247,6 +247,7 @@ queue_alter(PG_FUNCTION_ARGS)
 	else
 		dead_letter = find_dead_letter(options.dead_letter, def->name);
 	queue_catalog_update(view, merged, dead_letter);
+	queue_pending_altered(def->state);
 	PG_RETURN_VOID();
 }
 
@@ -274,7 +275,7 @@ set_pause(FunctionCallInfo fcinfo, bool paused)
 		reason = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	def = open_owned(fcinfo, ShareUpdateExclusiveLock);
 	queue_catalog_set_pause(def->view, dequeue, enqueue, paused, reason);
-	queue_pending_resumed(def->state);
+	queue_pending_altered(def->state);
 }
 
 PG_FUNCTION_INFO_V1(queue_pause);

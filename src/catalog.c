@@ -201,9 +201,15 @@ get_definition(Oid view)
 		def->valid = false;
 		def->state = NULL;
 	}
+	/* A change that has committed may be ahead of its invalidation message. */
+	else if (def->state && queue_state_is(def->state, def->id) &&
+			 def->version != pg_atomic_read_u32(&def->state->definition))
+		def->valid = false;
 	if (!def->valid)
 	{
 		QueueDef	fresh = {.view = view};
+		QueueState *state = found && def->state && queue_state_is(def->state, def->id) ? def->state : NULL;
+		uint32		version = state ? pg_atomic_read_u32(&state->definition) : 0;
 		MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "queue definition",
 													  ALLOCSET_SMALL_SIZES);
 		MemoryContext old = MemoryContextSwitchTo(scratch);
@@ -220,11 +226,14 @@ get_definition(Oid view)
 			return NULL;
 		}
 		*def = fresh;
+		def->state = state;
+		def->version = version;
 		def->valid = true;
 	}
 	return def;
 }
 
+/* Attach the definition to its state; may read it again, so as to know its version. */
 static void
 find_state(QueueDef *def, bool create)
 {
@@ -232,8 +241,11 @@ find_state(QueueDef *def, bool create)
 		(def->state && queue_state_is(def->state, def->id)))
 		return;
 	def->state = queue_state_get(def->id, create);
-	if (def->state)
-		def->state->view = def->view;
+	if (def->state == NULL)
+		return;
+	def->state->view = def->view;
+	def->valid = false;
+	get_definition(def->view);
 }
 
 /*

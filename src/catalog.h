@@ -26,6 +26,7 @@ typedef struct QueueDef
 	bool		paused_enqueue;
 	QueueOptions options;		/* text fields: NULL */
 	QueueState *state;			/* NULL on a standby */
+	uint32		version;		/* of the definition, as the state counts it */
 } QueueDef;
 
 typedef struct QueueCatalogSegment

@@ -177,7 +177,9 @@ claim_or_wait(QueueClaimRequest *request, int64 wait, QueueClaimed *claimed)
 		switch (queue_wakeup_sleep(def->state, deadline, not_before, &slept))
 		{
 			case QUEUE_WAKEUP_TIMEOUT:
-				return 0;
+				/* Something may have come in the last moment. */
+				wait = 0;
+				break;
 			case QUEUE_WAKEUP_DROPPED:
 				queue_error_no_queue(def->name);
 			case QUEUE_WAKEUP_READY:

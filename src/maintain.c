@@ -36,6 +36,9 @@
 /* A lock that could not be had is tried again after this long, us. */
 #define RETRY_LOCKED 1000000
 
+/* So is one with messages, in case the count of them is wrong. */
+#define RETRY_LIVE 30000000
+
 /* Write failures and the like; true: there is more. */
 bool
 queue_maintain_failures(void)
@@ -102,7 +105,7 @@ reclaim_segment(QueueDef *def, QueueSegment *segment, uint32 generation)
 	if (rel == NULL)
 		return false;
 	if (!queue_segment_prove_dead(rel, &proof))
-		keep(segment, QUEUE_KEPT_LIVE, now + RETRY_LOCKED);
+		keep(segment, QUEUE_KEPT_LIVE, now + RETRY_LIVE);
 	else if (!proof.all_old && now < free_at)
 		keep(segment, QUEUE_KEPT_DELAY, now + RETRY_LOCKED);
 	else if (!ConditionalLockRelation(rel, AccessExclusiveLock))
@@ -131,15 +134,12 @@ queue_maintain_reclaim(QueueDef *def)
 	queue_ring_load(def->state);
 	while (queue_ring_next(def->state, &position, QUEUE_TIME_NEVER, &segment, &generation))
 	{
+		/* Once its messages are counted out, one with messages is looked at again. */
 		if (segment->role != QUEUE_SEGMENT_SEALED ||
-			(QueueTime) pg_atomic_read_u64(&segment->retry_at) > now)
+			((QueueTime) pg_atomic_read_u64(&segment->retry_at) > now &&
+			 !(pg_atomic_read_u32(&segment->kept) == QUEUE_KEPT_LIVE &&
+			   (int64) pg_atomic_read_u64(&segment->live) <= 0)))
 			continue;
-		/* Something is, or will be, on it: no need to read it all. */
-		if (queue_map_due(segment) != QUEUE_TIME_NEVER && queue_map_due(segment) > now)
-		{
-			keep(segment, QUEUE_KEPT_LIVE, now + RETRY_LOCKED);
-			continue;
-		}
 		if (reclaim_segment(def, segment, generation))
 			return true;
 	}

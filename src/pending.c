@@ -71,7 +71,7 @@ typedef struct Delta
 	int			nest;
 	bool		created;
 	bool		dropped;
-	bool		resumed;
+	bool		altered;
 	int64		enqueued;
 	int64		stored;
 	int64		timed;
@@ -308,11 +308,11 @@ queue_pending_database_dropped(Oid database)
 	dropped_database = database;
 }
 
-/* Whoever sleeps on the queue is to look again at commit. */
+/* Its definition changes: whoever has it, or sleeps on it, looks at commit. */
 void
-queue_pending_resumed(QueueState *state)
+queue_pending_altered(QueueState *state)
 {
-	get_delta(state, NULL)->resumed = true;
+	get_delta(state, NULL)->altered = true;
 }
 
 /* Told by the executor's hook, which may be nested: a statement begins or ends. */
@@ -522,7 +522,7 @@ apply_deltas(void)
 		}
 		if (delta->created)
 			call_worker = true;
-		if (delta->resumed)
+		if (delta->altered)
 			queue_wakeup_all(state);
 		queue_count(state, QUEUE_COUNT_ENQUEUED, delta->enqueued);
 		queue_count(state, QUEUE_COUNT_STORED, delta->stored);
@@ -550,9 +550,22 @@ apply_deltas(void)
 		queue_wakeup_worker(MyDatabaseId);
 }
 
+/*
+ * Invalidation messages are sent later in the commit than this callback runs:
+ * who is woken by it must not go by the old definition.
+ */
+static void
+announce_altered(void)
+{
+	for (int i = 0; i < delta_count; i++)
+		if (deltas[i].altered)
+			pg_atomic_fetch_add_u32(&deltas[i].state->definition, 1);
+}
+
 static void
 at_commit(void)
 {
+	announce_altered();
 	lower_ranges(QUEUE_TIME_NEVER);
 	finish_settled(queue_clock_now());
 	apply_deltas();

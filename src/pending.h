@@ -34,7 +34,7 @@ extern void queue_pending_enqueued(QueueState *state, int messages);
 extern void queue_pending_created(QueueState *state);
 extern void queue_pending_dropped(QueueState *state);
 extern void queue_pending_database_dropped(Oid database);
-extern void queue_pending_resumed(QueueState *state);
+extern void queue_pending_altered(QueueState *state);
 extern void queue_pending_statement_runs(bool runs);
 extern void queue_pending_statement_failed(int sqlstate);
 

@@ -103,6 +103,7 @@ reset(QueueState *state, Oid database, int32 id)
 	pg_atomic_init_u32(&state->active, QUEUE_NONE);
 	pg_atomic_init_u32(&state->asks, QUEUE_ASK_RECOUNT | QUEUE_ASK_RECLAIM | QUEUE_ASK_RESERVE);
 	pg_atomic_init_u32(&state->slots, 0);
+	pg_atomic_init_u32(&state->definition, 0);
 	pg_atomic_init_u32(&state->sleepers, 0);
 	pg_atomic_init_u32(&state->inexact, 1);
 	pg_atomic_init_u64(&state->keeper, QUEUE_TIME_NEVER);

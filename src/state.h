@@ -55,6 +55,7 @@ typedef struct QueueState
 
 	/* atomic */
 	pg_atomic_uint32 active;	/* segment that takes inserts */
+	pg_atomic_uint32 definition;	/* counts changes of it */
 	pg_atomic_uint32 asks;		/* QUEUE_ASK_... */
 	pg_atomic_uint32 slots;		/* leases and the like that it holds */
 	pg_atomic_uint32 sleepers;

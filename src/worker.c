@@ -236,9 +236,13 @@ serve_queue(QueueState *state, bool tick, QueueTime *wake)
 	*wake = Min(*wake, watch_due(state, now));
 	if (!OidIsValid(state->view))
 		return;
-	if (may_notify(state, now, wake) && take_ask(state, QUEUE_ASK_NOTIFY) &&
-		!run_step("notifying", state->view, step_notify))
-		queue_state_ask(state, QUEUE_ASK_NOTIFY);
+	if (may_notify(state, now, wake) && take_ask(state, QUEUE_ASK_NOTIFY))
+	{
+		if (run_step("notifying", state->view, step_notify))
+			state->saw_ready = true;
+		else
+			queue_state_ask(state, QUEUE_ASK_NOTIFY);
+	}
 	if (take_ask(state, QUEUE_ASK_RESERVE))
 		while (run_step("making a segment", state->view, step_reserve))
 			CHECK_FOR_INTERRUPTS();
