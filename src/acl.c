@@ -58,6 +58,17 @@ queue_acl_check_owner(Oid view, const char *name)
 				 errmsg("must be owner of queue \"%s\"", name)));
 }
 
+void
+queue_acl_check_create(Oid namespace)
+{
+	if (!queue_compat_may_create_in(namespace))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to create a queue"),
+				 errdetail("It needs the privilege CREATE on schema \"queues\"."),
+				 errhint("The owner of the extension can grant it: GRANT CREATE ON SCHEMA queues TO ...")));
+}
+
 /* Whoever has any right on a queue sees its numbers; monitors see all. */
 bool
 queue_acl_may_watch(Oid view)

@@ -19,6 +19,7 @@ extern int	queue_acl_internal_ddl;
 extern void queue_acl_check(Oid view, const char *name, AclMode need);
 extern bool queue_acl_has(Oid view, AclMode need);
 extern void queue_acl_check_owner(Oid view, const char *name);
+extern void queue_acl_check_create(Oid namespace);
 extern bool queue_acl_may_watch(Oid view);
 
 #endif							/* QUEUE_ACL_H */

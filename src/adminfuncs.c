@@ -154,6 +154,17 @@ without_call_options(Jsonb *options)
 																  CStringGetTextDatum("if_not_exists"))));
 }
 
+/* A queue's own dead-letter queue; none for one that is named like one. */
+static Oid
+create_dead_letter(const char *name, int32 id)
+{
+	int32		dead_id;
+
+	if (strlen(name) > QUEUE_MAX_NAME)
+		return InvalidOid;
+	return create_queue(psprintf("%s" DEAD_SUFFIX, name), empty_options(), InvalidOid, id, &dead_id);
+}
+
 PG_FUNCTION_INFO_V1(queue_create);
 Datum
 queue_create(PG_FUNCTION_ARGS)
@@ -175,20 +186,15 @@ queue_create(PG_FUNCTION_ARGS)
 	given = PG_GETARG_JSONB_P(1);
 	check_name(name);
 	queue_options_parse(given, &options);
+	queue_acl_check_create(queue_catalog_namespace());
 	existing = queue_catalog_find(name);
 	if (options.if_not_exists && OidIsValid(existing) && queue_catalog_get(existing))
 		PG_RETURN_OID(existing);
 	if (options.dead_letter && options.dead_letter[0])
 		dead_letter = find_dead_letter(options.dead_letter, name);
 	view = create_queue(name, without_call_options(given), dead_letter, 0, &id);
-	if (options.dead_letter == NULL && strlen(name) <= QUEUE_MAX_NAME)
-	{
-		int32		dead_id;
-		Oid			dead = create_queue(psprintf("%s" DEAD_SUFFIX, name), empty_options(),
-										InvalidOid, id, &dead_id);
-
-		queue_catalog_update(view, without_call_options(given), dead);
-	}
+	if (options.dead_letter == NULL)
+		queue_catalog_update(view, without_call_options(given), create_dead_letter(name, id));
 	PG_RETURN_OID(view);
 }
 
@@ -241,7 +247,11 @@ queue_alter(PG_FUNCTION_ARGS)
 	merged = without_call_options(merged);
 	queue_options_parse(merged, &options);
 	if (options.dead_letter == NULL)
+	{
 		dead_letter = own_dead_letter(def);
+		if (!OidIsValid(dead_letter) && def->dead_letter_of == 0)
+			dead_letter = create_dead_letter(def->name, def->id);
+	}
 	else if (options.dead_letter[0] == '\0')
 		dead_letter = InvalidOid;
 	else

@@ -118,6 +118,18 @@ queue_compat_owns_relation(Oid relid)
 #endif
 }
 
+/* 16: likewise one object_aclcheck(). */
+#include "catalog/pg_namespace.h"
+static inline bool
+queue_compat_may_create_in(Oid namespace)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(NamespaceRelationId, namespace, GetUserId(), ACL_CREATE) == ACLCHECK_OK;
+#else
+	return pg_namespace_aclcheck(namespace, GetUserId(), ACL_CREATE) == ACLCHECK_OK;
+#endif
+}
+
 /* 18: ExecutorRun() lost execute_once. */
 #if PG_VERSION_NUM >= 180000
 #define QUEUE_EXECUTOR_RUN_ARGS QueryDesc *queryDesc, ScanDirection direction, uint64 count

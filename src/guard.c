@@ -230,6 +230,35 @@ rewrites(VacuumStmt *statement)
 	return false;
 }
 
+/* Role tools work on queues as on everything else. */
+static bool
+changes_owner(Node *command)
+{
+	ListCell   *cell;
+
+	if (IsA(command, ReassignOwnedStmt))
+		return true;
+	if (!IsA(command, AlterTableStmt))
+		return false;
+	foreach(cell, ((AlterTableStmt *) command)->cmds)
+		if (((AlterTableCmd *) lfirst(cell))->subtype != AT_ChangeOwner)
+			return false;
+	return true;
+}
+
+static void
+check_altered(RangeVar *relation)
+{
+	Oid			relid = relation ? RangeVarGetRelid(relation, NoLock, true) : InvalidOid;
+	char		relkind;
+
+	if (!OidIsValid(relid) || !is_ours(relid, &relkind))
+		return;
+	if (relkind == RELKIND_VIEW)
+		refuse_view(relid, "alter");
+	refuse_segment(relid, "alter");
+}
+
 /* Commands that reach a segment by another way than the executor. */
 static void
 check_command(Node *command)
@@ -249,6 +278,10 @@ check_command(Node *command)
 			break;
 		case QUEUE_REPACK_TAG:
 			check_range_var(queue_compat_repacked(command), "rewrite");
+			break;
+		case T_AlterTableStmt:
+			if (!changes_owner(command))
+				check_altered(((AlterTableStmt *) command)->relation);
 			break;
 		case T_IndexStmt:
 			check_range_var(((IndexStmt *) command)->relation, "index");
@@ -272,22 +305,6 @@ static bool
 drops_extension(Node *command)
 {
 	return IsA(command, DropStmt) && ((DropStmt *) command)->removeType == OBJECT_EXTENSION;
-}
-
-/* Role tools work on queues as on everything else. */
-static bool
-changes_owner(Node *command)
-{
-	ListCell   *cell;
-
-	if (IsA(command, ReassignOwnedStmt))
-		return true;
-	if (!IsA(command, AlterTableStmt))
-		return false;
-	foreach(cell, ((AlterTableStmt *) command)->cmds)
-		if (((AlterTableCmd *) lfirst(cell))->subtype != AT_ChangeOwner)
-			return false;
-	return true;
 }
 
 /* The extension is gone from this database: nothing of it stays in memory. */

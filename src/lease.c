@@ -48,11 +48,11 @@ queue_lease_fail(QueueSlot *slot, uint64 word, QueueFailureReason reason)
 {
 	QueueState *state = &queue_states[slot->queue];
 	Oid			database = slot->database;
-	QueueTime	now = queue_clock_now();
+	QueueTime	when = reason == QUEUE_FAILURE_DEADLINE ? slot->deadline : queue_clock_now();
 	uint32		flags = reason == QUEUE_FAILURE_DEADLINE ? QUEUE_SLOT_LATE : QUEUE_SLOT_GONE;
 
 	slot->reason = reason;
-	slot->next = now + slot->retry_delay;
+	slot->next = when + slot->retry_delay;
 	slot->xid = InvalidFullTransactionId;
 	if (slot->at_limit)
 		flags |= QUEUE_SLOT_DEAD;

@@ -24,6 +24,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
+#include "storage/pmsignal.h"
 #include "utils/memutils.h"
 
 #include "error.h"
@@ -578,6 +579,9 @@ at_commit(void)
 static bool
 abort_counts(const TakenSlot *entry)
 {
+	/* A crash of the server counts nothing. */
+	if (proc_exit_inprogress && !PostmasterIsAlive())
+		return false;
 	if (entry->statement != GetCurrentStatementStartTimestamp())
 		return true;
 	if (proc_exit_inprogress)

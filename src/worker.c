@@ -24,6 +24,7 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
+#include "storage/pmsignal.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "tcop/tcopprot.h"
@@ -103,6 +104,9 @@ run_step(const char *what, Oid view, Step step)
 static bool
 step_failures(QueueDef *def)
 {
+	/* Aborts that the crash itself causes are no failures. */
+	if (!PostmasterIsAlive())
+		proc_exit(1);
 	return queue_maintain_failures();
 }
 
@@ -291,7 +295,7 @@ run_round(QueueTime *next_tick)
 	QueueTime	now = queue_clock_now();
 	QueueTime	wake;
 	bool		tick = now >= *next_tick;
-	bool		failures = tick;
+	bool		failures = tick;	/* also ends leases that nobody looks at */
 	uint32		position = 0;
 	QueueState *state;
 

@@ -1,0 +1,79 @@
+-- Taking messages: numbers, bounds, pauses, deleting what nobody takes.
+CREATE EXTENSION IF NOT EXISTS queue;
+SELECT queue.create('q');
+SELECT count(queue.enqueue('q', to_jsonb(n))) FROM generate_series(1, 10) n;
+SELECT queue.dequeue('q', 0);
+SELECT queue.dequeue('q', -1);
+SELECT queue.dequeue('q', 10001);
+SELECT queue.dequeue('q', NULL);
+SELECT queue.dequeue(NULL);
+SELECT queue.dequeue('nowhere');
+SELECT queue.dequeue('q', lease => '0 s');
+SELECT queue.dequeue('q', lease => '-1 s');
+SELECT queue.dequeue('q', lease => '13 h');
+SELECT queue.dequeue('q', wait => '-1 s');
+SELECT queue.dequeue('q', options => '{"key": "k"}');
+SELECT queue.dequeue('q', options => '{"attempt_id": "k"}');
+SELECT queue.dequeue('q', options => '{"hurry": true}');
+SELECT payload, attempt, queue, lease_until - enqueued_at > interval '59 s' AS long FROM queue.dequeue('q', 2, '1 min', options => '{"consumer": "me"}');
+SELECT queue, state, attempt, consumer, owner = current_user::regrole AS mine FROM queue.leases ORDER BY id;
+SELECT state, count(*) FROM queues.q GROUP BY state ORDER BY state;
+SELECT count(*) FROM queue.dequeue('q', 100, options => '{"max_bytes": 1}');
+SELECT payload FROM queues.q WHERE state = 'ready' LIMIT 2;
+
+-- not its own, not yet committed
+BEGIN;
+SELECT queue.enqueue('q', '"mine"') IS NOT NULL AS sent;
+SELECT count(*) FILTER (WHERE payload = '"mine"') AS own FROM queue.dequeue('q', 100);
+ROLLBACK;
+
+-- read-only
+SET transaction_read_only = on;
+BEGIN READ ONLY;
+SELECT queue.enqueue('q', '1');
+ROLLBACK;
+BEGIN READ ONLY;
+SELECT queue.dequeue('q');
+ROLLBACK;
+
+-- pause
+SELECT queue.create('p');
+SELECT queue.enqueue('p', '1') IS NOT NULL AS sent;
+SELECT queue.pause('p', reason => 'maintenance');
+SELECT count(*) FROM queue.dequeue('p');
+SELECT paused_dequeue, paused_enqueue, pause_reason FROM queue.queues WHERE queue = 'p';
+SELECT queue.pause('p', 'enqueue');
+SELECT queue.enqueue('p', '1');
+SELECT queue.pause('p', 'sideways');
+SELECT queue.resume('p', 'both');
+SELECT count(*) FROM queue.dequeue('p');
+
+-- wait
+CALL queue.wait('p', '10 ms');
+SELECT queue.enqueue('p', '2') IS NOT NULL AS sent;
+CALL queue.wait('p', '10 s');
+BEGIN;
+CALL queue.wait('p', '10 ms');
+ROLLBACK;
+
+-- cancel and purge
+SELECT queue.create('c');
+SELECT queue.enqueue('c', '1') AS id \gset
+SELECT queue.cancel('c', :id), queue.cancel('c', :id), queue.cancel('c', -1);
+SELECT count(queue.enqueue('c', to_jsonb(n))) FROM generate_series(1, 10) n;
+DELETE FROM queues.c WHERE payload::int > 8 RETURNING payload;
+SELECT count(*) FROM queue.dequeue('c', 2);
+DELETE FROM queues.c WHERE state = 'leased';
+BEGIN;
+SELECT queue.purge('c');
+SELECT count(*) FROM queues.c;
+ROLLBACK;
+SELECT count(*) FROM queues.c;
+SELECT queue.purge('c', '{"older_than": "1 hour"}');
+SELECT queue.purge('c', '{"states": ["lost"]}');
+SELECT queue.purge('c', '{"when": 1}');
+SELECT queue.purge('c', '{"states": ["ready"]}');
+SELECT queue.purge('c', '{"states": ["leased"]}');
+SELECT count(*) FROM queues.c;
+SELECT * FROM queue.check();
+SELECT queue.drop('q', true), queue.drop('p', true), queue.drop('c', true);

@@ -1,0 +1,70 @@
+-- Hands off what belongs to the extension; privileges; nothing leaks.
+CREATE EXTENSION IF NOT EXISTS queue;
+SELECT queue.create('g');
+SELECT relation::text AS segment FROM queue._segment s JOIN queue._queue q ON q.id = s.queue WHERE q.view = 'queues.g'::regclass \gset
+\set VERBOSITY sqlstate
+DELETE FROM :segment;
+UPDATE :segment SET key = 'x';
+DROP TABLE :segment;
+ALTER TABLE :segment ADD COLUMN x int;
+CREATE INDEX ON :segment (id);
+SELECT queue.enqueue('g', '1') IS NOT NULL AS sent;
+TRUNCATE :segment;
+VACUUM FULL :segment;
+CLUSTER :segment;
+ALTER TABLE :segment OWNER TO CURRENT_USER;
+DROP VIEW queues.g;
+ALTER VIEW queues.g RENAME TO h;
+DROP EXTENSION queue;
+\set VERBOSITY default
+VACUUM :segment;
+SELECT payload FROM queue.pop('g');
+
+CREATE ROLE queue_reader;
+CREATE ROLE queue_producer;
+CREATE ROLE queue_consumer;
+GRANT SELECT ON queues.g TO queue_reader;
+GRANT INSERT ON queues.g TO queue_producer;
+GRANT UPDATE ON queues.g TO queue_consumer;
+SET ROLE queue_producer;
+SELECT queue.enqueue('g', '2') IS NOT NULL AS sent;
+INSERT INTO queues.g (payload) VALUES ('3');
+SELECT queue.dequeue('g');
+SELECT * FROM queues.g;
+SELECT queue.drop('g');
+SELECT queue.alter('g', '{}');
+SELECT queue.create('mine');
+SELECT queue.purge('g');
+SELECT queue, ready FROM queue.stats;
+SELECT queue.clock_advance('1 s');
+SELECT queue._break('g', 'counter');
+SET ROLE queue_consumer;
+SELECT receipt AS r, payload FROM queue.dequeue('g') \gset
+SELECT queue.enqueue('g', '4');
+SET ROLE queue_reader;
+SELECT payload, state FROM queues.g ORDER BY id;
+\set VERBOSITY sqlstate
+SELECT queue.ack(:'r');
+\set VERBOSITY default
+SELECT status FROM queue.try_ack(ARRAY[:'r']::uuid[]);
+SELECT queue, state FROM queue.leases;
+RESET ROLE;
+SELECT queue.ack(:'r');
+GRANT CREATE ON SCHEMA queues TO queue_producer;
+SET ROLE queue_producer;
+SELECT queue.create('mine');
+SELECT queue.drop('mine');
+RESET ROLE;
+SELECT queue.drop('g', true);
+
+-- every rule of queue.check() can fail
+SET client_min_messages = error;
+SELECT queue.create('b');
+SELECT count(queue.enqueue('b', to_jsonb(n))) FROM generate_series(1, 3) n;
+SELECT queue._break('b', 'counter');
+SELECT queue, rule, detail FROM queue.check();
+SELECT queue.drop('b', true);
+SELECT * FROM queue.check();
+SELECT "check", status IN ('ok', 'warn') AS fine FROM queue.health() ORDER BY 1;
+REVOKE CREATE ON SCHEMA queues FROM queue_producer;
+DROP ROLE queue_reader, queue_producer, queue_consumer;
