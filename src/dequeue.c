@@ -117,6 +117,8 @@ get_slot(Claim *claim, HeapTuple tuple, const QueueMessageHead *head, uint64 *wo
 		slot = queue_slot(claim->visit.held_by[offset]);
 		old = queue_slot_lock(slot);
 		if (QUEUE_SLOT_STATE(old) == QUEUE_SLOT_COOLING && !(old & QUEUE_SLOT_DEAD) &&
+			slot->segment == queue_segment_index(claim->visit.segment) &&
+			slot->generation == pg_atomic_read_u32(&claim->visit.segment->generation) &&
 			ItemPointerEquals(&slot->tid, &tuple->t_self) && slot->message_id == head->id)
 		{
 			slot->receipt = receipt;

@@ -357,8 +357,6 @@ write_slot(uint32 number)
 			bool		deleted = queue_settle_delete(&settling);
 
 			queue_settle_end(&settling);
-			if (!deleted)
-				drop_orphan(slot);
 			return deleted;
 		}
 	}
@@ -371,8 +369,13 @@ write_slot(uint32 number)
 		queue_pending_resettle_last(QUEUE_SETTLE_MOVE);
 	if (queue_failure_write(&settling, &failure) == QUEUE_FATE_LOST)
 	{
+		/* Only if it is gone for good; else it is tried again. */
+		bool		gone = queue_segment_fetch(settling.rel, settling.segment, &settling.tid,
+											   settling.message_id) == NULL;
+
 		queue_settle_end(&settling);
-		drop_orphan(slot);
+		if (gone)
+			drop_orphan(slot);
 		return false;
 	}
 	queue_settle_end(&settling);

@@ -530,6 +530,9 @@ apply_deltas(void)
 		queue_count(state, QUEUE_COUNT_TIMED, delta->timed);
 		if (delta->segment)
 			pg_atomic_fetch_add_u64(&delta->segment->live, delta->stored);
+		/* Deletes without slots count for queue.reclaim_delay too. */
+		if (delta->segment && delta->cancelled > 0)
+			pg_atomic_write_u64(&delta->segment->deleted_at, (uint64) now);
 		queue_count(state, QUEUE_COUNT_CANCELLED, delta->cancelled);
 		queue_count(state, QUEUE_COUNT_FAILED, delta->failed);
 		if (delta->due == QUEUE_TIME_NEVER)

@@ -103,6 +103,8 @@ delete_held(PurgeVisit *purge, Chosen *chosen)
 	uint64		word = queue_slot_lock(slot);
 
 	if ((QUEUE_SLOT_STATE(word) != QUEUE_SLOT_LEASED && QUEUE_SLOT_STATE(word) != QUEUE_SLOT_COOLING) ||
+		slot->segment != queue_segment_index(purge->visit.segment) ||
+		slot->generation != pg_atomic_read_u32(&purge->visit.segment->generation) ||
 		slot->message_id != chosen->id)
 	{
 		queue_slot_unlock(slot, word);
