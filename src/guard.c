@@ -61,7 +61,8 @@ is_ours(Oid relid, char *relkind)
 {
 	Oid			namespace = get_rel_namespace(relid);
 
-	if (!OidIsValid(namespace) || namespace != queue_catalog_namespace() ||
+	/* pg_upgrade makes the catalog's tables one by one, in any order. */
+	if (IsBinaryUpgrade || !OidIsValid(namespace) || namespace != queue_catalog_namespace() ||
 		!queue_catalog_exists())
 		return false;
 	*relkind = get_rel_relkind(relid);

@@ -50,5 +50,7 @@ _PG_init(void)
 	queue_pending_init();
 	queue_guard_init();
 	queue_launcher_init();
-	queue_launcher_register();
+	/* pg_upgrade wants nobody else to write. */
+	if (!IsBinaryUpgrade)
+		queue_launcher_register();
 }

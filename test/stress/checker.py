@@ -35,6 +35,7 @@ LAWS = {
     "expired": "nothing is delivered after it expired",
     "death": "the header queue.death tells why, and the limit was reached",
     "purge": "purge returns how many messages it removed",
+    "empty": "a dequeue does not come back empty-handed while a message waits",
     "stuck": "what is in the queue can be dequeued once nobody holds it",
     "hidden": "what can be dequeued is shown by the view",
     "counter": "counters equal a recount",
@@ -80,6 +81,7 @@ class Transaction:
         self.done = None            # what the server said it did
         self.t1 = None
         self.gid = None
+        self.began = 0.0
         self.last = 0.0             # last sign of life
         self.faults = []            # when statements failed
         self.undos = []             # when savepoints were rolled back
@@ -98,6 +100,7 @@ class Message:
         self.deliveries = []
         self.acks = []              # ops that acked, popped
         self.cancels = []
+        self.touches = []           # tries to cancel it
         self.rejects = []
         self.present = []           # rows of the queue at the end
         self.dead = []              # rows of the dead-letter queue
@@ -126,7 +129,7 @@ class Checker:
         self.transactions = collections.defaultdict(Transaction)
         self.resolutions = {}
         self.crashes = []
-        self.errors = []
+        self.odd = []
         self.final = {}
         self.messages = {}
         self.receipts = {}
@@ -151,6 +154,7 @@ class Checker:
                 replies.append(record)
             elif kind == "begin":
                 self.transactions[record["x"]].last = record["t"]
+                self.transactions[record["x"]].began = record["t"]
             elif kind == "end":
                 transaction = self.transactions[record["x"]]
                 transaction.how, transaction.t0 = record["how"], record["t0"]
@@ -166,6 +170,8 @@ class Checker:
                 self.crashes.append(record)
             elif kind == "slow":
                 self.violate("slow", "%s took %.1f s" % (record["text"], record["seconds"]))
+            elif kind == "odd":
+                self.odd.append(record)
             elif kind == "final":
                 self.final = record
         for record in replies:
@@ -246,8 +252,12 @@ class Checker:
         for op in self.ops.values():
             if op.record["k"] == "settle":
                 self.gather_settles(op)
-            elif op.record["k"] == "cancel" and op.fate != ABORT:
-                self.gather_cancels(op)
+            elif op.record["k"] == "cancel":
+                for tag in op.record["tags"]:
+                    if tag in self.messages:
+                        self.messages[tag].touches.append(op)
+                if op.fate != ABORT:
+                    self.gather_cancels(op)
         for queue, found in self.final.get("queues", {}).items():
             self.gather_present(queue, found)
 
@@ -363,6 +373,7 @@ class Checker:
                 self.check_delivery(message, delivery)
             self.check_pairs(message)
             self.check_acks(message)
+        self.check_empty()
         self.check_purges(absent)
         self.check_final()
         return self.violations
@@ -520,6 +531,38 @@ class Checker:
                         ack.record["op"], delivery.op.record["op"], delivery.granted - ack.t1), message.tag)
                     break
 
+    def check_empty(self):
+        """Only what nobody touched yet counts as waiting, and only by those who could see it."""
+        waiting = collections.defaultdict(list)
+        for message in self.messages.values():
+            op = message.op
+            if op.fate != COMMIT or op.ended == INFINITY or op.prepared or op.record.get("delay") or \
+                    self.time_to_live(message) or self.options(message)["purged"]:
+                continue
+            touched = [delivery.t0 for delivery in message.deliveries] + [cancel.t0 for cancel in message.touches]
+            waiting[op.record["q"]].append((op.ended, min(touched, default=INFINITY), message))
+        for queue, messages in waiting.items():
+            messages.sort(key=lambda entry: entry[0])
+            lost = [(op.t0, (op.t1 or op.t0 + LONGEST_STATEMENT) + LONGEST_STATEMENT)
+                    for op in self.lost_dequeues[queue]]
+            for op in self.ops.values():
+                if op.record["k"] == "dequeue" and op.record["q"] == queue and op.reply and not op.reply["rows"]:
+                    self.check_empty_answer(op, messages, lost)
+
+    def check_empty_answer(self, op, messages, lost):
+        # What a dequeue without an answer took, nobody knows.
+        if any(t0 < op.t1 and t1 > op.t0 for t0, t1 in lost):
+            return
+        self.counts["empty answers judged"] += 1
+        seen = self.transactions[op.x].began if op.x else op.t0
+        for ended, touched, message in messages:
+            if ended > seen - MARGIN:
+                break
+            if touched > op.t1 + MARGIN:
+                self.violate("empty", "%s was told that nothing is there, %.3f s after the commit" % (
+                    op.record["op"], op.t0 - ended), message.tag)
+                return
+
     def check_purges(self, absent):
         for queue, options in self.final["options"].items():
             if not options["purged"]:
@@ -543,6 +586,9 @@ class Checker:
                     queue, sure, absent[queue], unclear))
 
     def check_final(self):
+        for record in self.odd:
+            if record["code"] not in PROVOKED and record["code"] not in self.final.get("allowed", ()):
+                self.violate("error", "%s %s" % (record["code"], record["text"]))
         for queue, found in self.final["queues"].items():
             self.check_queue(queue, found)
         for row in self.final["check"]:

@@ -653,3 +653,52 @@ class Remover(Client):
         self.call(self.rng.choice([
             "SELECT * FROM queue.stats", "SELECT * FROM queue.leases", "SELECT * FROM queue.segments",
             "SELECT * FROM queue.health()", "CHECKPOINT", "VACUUM", "SELECT count(*) FROM queues.open", "SELECT * FROM queue.check()"]))
+
+
+class Churner(Client):
+    """Creates, alters, pauses, uses and drops queues that others use too; only errors are judged."""
+
+    ALLOWED = {
+        "42704",                    # it was dropped
+        "42710",                    # it exists, or its dead-letter queue does
+        "QU002",                    # paused
+        "55006", "2BP01", "55000",  # not empty
+    }
+
+    def scene(self):
+        queue = "churn%d" % self.rng.randint(0, 2)
+        if self.rng.random() < 0.3:
+            self.begin()
+            for _ in range(self.rng.randint(1, 3)):
+                self.step(queue)
+            self.end(self.ending(abort=0.4))
+        else:
+            self.step(queue)
+
+    def step(self, queue):
+        rng = self.rng
+        text, *arguments = rng.choice([
+            ("SELECT queue.create(%s, '{\"if_not_exists\": true, \"segment_size\": \"64kB\"}')", queue),
+            ("SELECT queue.create(%s)", queue),
+            ("SELECT queue.drop(%s, %s)", queue, rng.random() < 0.7),
+            ("SELECT queue.alter(%s, '{\"max_attempts\": 2, \"backoff\": \"none\"}')", queue),
+            ("SELECT queue.pause(%s, %s)", queue, rng.choice(["dequeue", "enqueue", "both"])),
+            ("SELECT queue.resume(%s, 'both')", queue),
+            ("SELECT queue.purge(%s)", queue),
+            ("SELECT queue.enqueue(%s, '{}')", queue),
+            ("SELECT queue.enqueue_batch(%s, array_fill('{\"a\": 1}'::jsonb, ARRAY[50]))", queue),
+            ("SELECT queue.dequeue(%s, 10, '300 ms', '200 ms')", queue),
+            ("SELECT queue.pop(%s, 5)", queue),
+            ("SELECT queue.ack(receipt) FROM queue.dequeue(%s, 10)", queue),
+            ("SELECT queue.nack(receipt) FROM queue.dequeue(%s, 10)", queue),
+            ("SELECT queue.reject(receipt) FROM queue.dequeue(%s, 3)", queue),
+            ("SELECT queue.release(receipt) FROM queue.dequeue(%s, 10)", queue),
+            ("SELECT count(*) FROM queue.stats",), ("SELECT count(*) FROM queue.segments",),
+        ] + ([] if self.x else [("CALL queue.wait(%s, '300 ms')", queue)]))
+        name = self.writer.next_name()
+        try:
+            self.call(text, *arguments)
+        except Failed as error:
+            if error.code not in self.ALLOWED:
+                self.writer.put("odd", op=name, code=error.code, text="%s %s: %s" % (text, queue, error.text))
+            raise

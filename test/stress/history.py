@@ -22,6 +22,7 @@ times are seconds of the machine's clock, which clients and server share.
 	resolve	gid how t0			about to COMMIT or ROLLBACK PREPARED
 	resolved gid how t1
 	crash	t0 t1				the server was killed, and is back
+	odd		op code text			a client outside of the history met an error
 	slow	text seconds
 	final	what the end of the run found, see run
 
