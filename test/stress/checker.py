@@ -366,6 +366,7 @@ class Checker:
         self.settle_fates()
         self.gather()
         absent = collections.Counter()
+        self.gone = []              # without any fate that the clients know of
         for message in self.messages.values():
             message.deliveries.sort(key=lambda delivery: (delivery.granted, delivery.t1))
             self.check_fate(message, absent)
@@ -373,6 +374,7 @@ class Checker:
                 self.check_delivery(message, delivery)
             self.check_pairs(message)
             self.check_acks(message)
+        self.check_gone()
         self.check_empty()
         self.check_purges(absent)
         self.check_final()
@@ -422,7 +424,7 @@ class Checker:
             if possible == ["purged"]:
                 absent[message.op.record["q"]] += 1
         if not possible:
-            self.violate("lost", "was enqueued by %s and is gone" % message.op.record["op"], message.tag)
+            self.gone.append(message)
         else:
             self.counts["fate: " + possible[0]] += 1
 
@@ -530,6 +532,24 @@ class Checker:
                     self.violate("acked again", "acked by %s, delivered by %s %.3f s later" % (
                         ack.record["op"], delivery.op.record["op"], delivery.granted - ack.t1), message.tag)
                     break
+
+    def check_gone(self):
+        """A pop without an answer took some that nobody can name, and not more than it asked for."""
+        room = {op.record["op"]: op.record.get("most", 40)
+                for ops in self.lost_dequeues.values() for op in ops
+                if op.record.get("pop") and op.fate == UNKNOWN}
+        for message in sorted(self.gone, key=self.last_seen):
+            for op in self.lost_dequeues[message.op.record["q"]]:
+                ended = op.t1 or op.t0 + LONGEST_STATEMENT
+                if room.get(op.record["op"]) and ended > self.last_seen(message):
+                    room[op.record["op"]] -= 1
+                    self.counts["fate: popped without an answer"] += 1
+                    break
+            else:
+                self.violate("lost", "was enqueued by %s and is gone" % message.op.record["op"], message.tag)
+
+    def last_seen(self, message):
+        return max([message.op.begun] + [delivery.granted for delivery in message.deliveries])
 
     def check_empty(self):
         """Only what nobody touched yet counts as waiting, and only by those who could see it."""

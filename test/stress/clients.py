@@ -402,7 +402,7 @@ class Consumer(Client):
         if pop:
             answer = self.operate("dequeue", lambda: {"rows": self.call(
                 "SELECT " + DEQUEUED + " FROM queue.pop(%s, %s)", queue, count)},
-                q=queue, lease=30.0, pop=True)
+                q=queue, lease=30.0, pop=True, most=count)
         else:
             answer = self.operate("dequeue", lambda: {"rows": self.call(
                 "SELECT " + DEQUEUED + " FROM queue.dequeue(%s, %s, %s::interval, %s::interval)",

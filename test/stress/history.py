@@ -9,7 +9,7 @@ times are seconds of the machine's clock, which clients and server share.
 
 	begin	x t						a transaction begins
 	enqueue	op x q t0 m=[{tag,sum,key}] delay ttl max
-	dequeue	op x q t0 lease			also pop=true
+	dequeue	op x q t0 lease			a pop also: pop=true, most
 	settle	op x how receipts t0 delay
 	cancel	op x q t0 ids tags
 	purge	op x q t0
