@@ -11,7 +11,9 @@
 #include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
 #include "commands/trigger.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -154,6 +156,18 @@ without_call_options(Jsonb *options)
 																  CStringGetTextDatum("if_not_exists"))));
 }
 
+/*
+ * Who creates a name first keeps others waiting until its fate is known. It is
+ * a lock on the schema's sub-object of that hash, which nobody else takes.
+ */
+static void
+lock_name(const char *name)
+{
+	uint16		hash = (uint16) (hash_bytes((const unsigned char *) name, strlen(name)) | 1);
+
+	LockDatabaseObject(NamespaceRelationId, queue_catalog_namespace(), hash, ExclusiveLock);
+}
+
 /* A queue's own dead-letter queue; none for one that is named like one. */
 static Oid
 create_dead_letter(const char *name, int32 id)
@@ -187,6 +201,7 @@ queue_create(PG_FUNCTION_ARGS)
 	check_name(name);
 	queue_options_parse(given, &options);
 	queue_acl_check_create(queue_catalog_namespace());
+	lock_name(name);
 	existing = queue_catalog_find(name);
 	if (options.if_not_exists && OidIsValid(existing) && queue_catalog_get(existing))
 		PG_RETURN_OID(existing);
