@@ -117,9 +117,11 @@ executor_start(QueryDesc *queryDesc, int eflags)
 	PlannedStmt *statement = queryDesc->plannedstmt;
 	int			index = -1;
 
-	if (queryDesc->operation != CMD_SELECT)
+	/* What a WITH changes is not told apart; none of it is a restore's. */
+	if (queryDesc->operation != CMD_SELECT || statement->hasModifyingCTE)
 		while ((index = queue_compat_next_result_relation(statement, index)) > 0)
-			check_target(queryDesc->operation, rt_fetch(index, statement->rtable)->relid);
+			check_target(statement->hasModifyingCTE ? CMD_UPDATE : queryDesc->operation,
+						 rt_fetch(index, statement->rtable)->relid);
 	if (previous_start)
 		previous_start(queryDesc, eflags);
 	else
@@ -260,6 +262,23 @@ check_altered(RangeVar *relation)
 	refuse_segment(relid, "alter");
 }
 
+static bool
+is_own_trigger(const char *name)
+{
+	return strcmp(name, "queue_insert") == 0 || strcmp(name, "queue_delete") == 0 ||
+		strcmp(name, "queue_update") == 0;
+}
+
+/* A trigger or rule, named by its relation's name and its own. */
+static void
+check_dropped_of(List *name)
+{
+	List	   *relation = list_copy_head(name, list_length(name) - 1);
+
+	if (relation != NIL)
+		check_altered(makeRangeVarFromNameList(relation));
+}
+
 /* Commands that reach a segment by another way than the executor. */
 static void
 check_command(Node *command)
@@ -292,10 +311,29 @@ check_command(Node *command)
 				check_copy_target(((CopyStmt *) command)->relation);
 			break;
 		case T_CreateTrigStmt:
-			check_range_var(((CreateTrigStmt *) command)->relation, "create a trigger on");
+			/* A restore makes the view's own again. */
+			if (!is_own_trigger(((CreateTrigStmt *) command)->trigname))
+				check_altered(((CreateTrigStmt *) command)->relation);
 			break;
 		case T_RuleStmt:
-			check_range_var(((RuleStmt *) command)->relation, "create a rule on");
+			check_altered(((RuleStmt *) command)->relation);
+			break;
+		case T_CreatePolicyStmt:
+			check_altered(((CreatePolicyStmt *) command)->table);
+			break;
+		case T_CreateStmt:
+			foreach(cell, ((CreateStmt *) command)->inhRelations)
+				check_range_var(lfirst(cell), "inherit from");
+			break;
+		case T_RenameStmt:
+			if (((RenameStmt *) command)->renameType == OBJECT_TRIGGER)
+				check_altered(((RenameStmt *) command)->relation);
+			break;
+		case T_DropStmt:
+			if (((DropStmt *) command)->removeType == OBJECT_TRIGGER ||
+				((DropStmt *) command)->removeType == OBJECT_RULE)
+				foreach(cell, ((DropStmt *) command)->objects)
+					check_dropped_of(lfirst(cell));
 			break;
 		default:
 			break;

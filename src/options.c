@@ -179,6 +179,48 @@ queue_interval_to_usecs(const Interval *interval, const char *what)
 	return (int64) usecs;
 }
 
+static Datum
+input_interval(char *text)
+{
+	return DirectFunctionCall3(interval_in, CStringGetDatum(text),
+							   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+}
+
+static Datum
+input_size(char *text)
+{
+	return DirectFunctionCall1(pg_size_bytes, CStringGetTextDatum(text));
+}
+
+/*
+ * Call a type's input function, whose error does not name the option. Such a
+ * function holds nothing that a savepoint would have to give back.
+ */
+static Datum
+call_input(const char *name, char *text, Datum (*input) (char *))
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile Datum result = 0;
+	volatile bool failed = false;
+
+	PG_TRY();
+	{
+		result = input(text);
+	}
+	PG_CATCH();
+	{
+		if (ERRCODE_TO_CATEGORY(geterrcode()) != ERRCODE_DATA_EXCEPTION)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		failed = true;
+	}
+	PG_END_TRY();
+	if (failed)
+		bad_value(name, text, "an interval such as \"30 s\" or a size such as \"64MB\"");
+	return result;
+}
+
 /* An interval as text, or a number of seconds. */
 static int64
 parse_interval(const char *name, const JsonbValue *value)
@@ -190,10 +232,7 @@ parse_interval(const char *name, const JsonbValue *value)
 		bad_value(name, text, "an interval such as \"30 s\"");
 	if (value->type == jbvNumeric)
 		text = psprintf("%s s", text);
-	interval = DatumGetIntervalP(DirectFunctionCall3(interval_in,
-													 CStringGetDatum(text),
-													 ObjectIdGetDatum(InvalidOid),
-													 Int32GetDatum(-1)));
+	interval = DatumGetIntervalP(call_input(name, text, input_interval));
 	return queue_interval_to_usecs(interval, name);
 }
 
@@ -288,8 +327,7 @@ parse_value(const OptionRow *row, JsonbValue *value, QueueOptions *options)
 		case OPTION_SIZE:
 			if (value->type != jbvNumeric && value->type != jbvString)
 				bad_value(row->name, text, "a size such as \"64MB\"");
-			*(int64 *) field = DatumGetInt64(DirectFunctionCall1(pg_size_bytes,
-																 CStringGetTextDatum(text)));
+			*(int64 *) field = DatumGetInt64(call_input(row->name, text, input_size));
 			check_range(row, (double) *(int64 *) field, text);
 			break;
 		case OPTION_ENUM:
