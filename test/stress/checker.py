@@ -477,8 +477,11 @@ class Checker:
                 self.check_overlap(message, first, second)
             if i + 1 < len(deliveries):
                 second = deliveries[i + 1]
-                # Only if it is sure which came first.
-                if first.t1 < second.granted and not self.between_crash(first, second):
+                # Only if it is sure which came first, and that no other came between:
+                # a lease is granted at the statement's start, and taken any time in it.
+                sure = first.t1 < second.granted and all(
+                    earlier.t1 < first.granted for earlier in deliveries[:i])
+                if sure and not self.between_crash(first, second):
                     self.check_attempts(message, first, second)
                     self.check_retry(message, first, second)
 
