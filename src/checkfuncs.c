@@ -152,7 +152,7 @@ static int64
 count_rows(QueueState *state)
 {
 	Rows		rows = {0};
-	uint32		position = 0;
+	uint64		position = 0;
 	QueueSegment *segment;
 	uint32		generation;
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -209,7 +209,7 @@ check_ring(ReturnSetInfo *result, QueueDef *def)
 	List	   *known = queue_catalog_segments(def->id);
 	ListCell   *cell;
 	int			in_ring = 0;
-	uint32		position = 0;
+	uint64		position = 0;
 	QueueSegment *segment;
 	uint32		generation;
 

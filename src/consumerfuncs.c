@@ -99,7 +99,7 @@ put_message(ReturnSetInfo *result, QueueDef *def, Datum name, const QueueClaimed
 static TupleDesc
 segment_desc(QueueDef *def)
 {
-	uint32		position = 0;
+	uint64		position = 0;
 	QueueSegment *segment;
 	uint32		generation;
 	TupleDesc	desc = NULL;

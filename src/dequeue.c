@@ -369,7 +369,7 @@ static bool
 claim_round(Claim *claim, BusyPage *busy)
 {
 	QueueState *state = claim->request->def->state;
-	uint32		position = 0;
+	uint64		position = 0;
 	uint32		generation;
 	bool		ok = true;
 
@@ -400,7 +400,7 @@ look_again(QueueState *state)
 	QueueTime	now = queue_clock_now();
 	uint64		next = pg_atomic_read_u64(&state->recheck);
 	uint64		group;
-	uint32		position = 0;
+	uint64		position = 0;
 	QueueSegment *segment;
 	uint32		generation;
 

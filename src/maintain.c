@@ -127,7 +127,7 @@ bool
 queue_maintain_reclaim(QueueDef *def)
 {
 	QueueTime	now = queue_clock_now();
-	uint32		position = 0;
+	uint64		position = 0;
 	QueueSegment *segment;
 	uint32		generation;
 
@@ -155,7 +155,7 @@ queue_maintain_sweep(QueueDef *def, int pages)
 {
 	QueueState *state = def->state;
 	uint64		at = state->swept;
-	uint32		position = 0;
+	uint64		position = 0;
 	QueueSegment *segment;
 	uint32		generation;
 	bool		wrapped = true;
@@ -193,7 +193,7 @@ queue_maintain_look(QueueDef *def)
 {
 	QueueState *state = def->state;
 	QueueTime	now = queue_clock_now();
-	uint32		position = 0;
+	uint64		position = 0;
 	QueueSegment *segment;
 	uint32		generation;
 	int			left = LOOK_PAGES;
@@ -280,7 +280,7 @@ queue_maintain_recount(QueueDef *def)
 	int64		before;
 	int64		timed_before;
 	Rows		rows = {0};
-	uint32		position = 0;
+	uint64		position = 0;
 	QueueSegment *segment;
 	uint32		generation;
 	Snapshot	snapshot;

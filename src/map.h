@@ -46,6 +46,7 @@ typedef struct QueueSegment
 	Oid			relid;
 	uint32		queue;			/* index of its state */
 	uint32		next;			/* in the ring, QUEUE_NONE at the end */
+	uint64		rank;			/* grows along the ring; new at each move to its end */
 	int32		number;
 	QueueSegmentRole role;
 

@@ -89,7 +89,7 @@ list_segments(QueueDef *def)
 
 	if (def->state)
 	{
-		uint32		position = 0;
+		uint64		position = 0;
 		QueueSegment *segment;
 		uint32		generation;
 

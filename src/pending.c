@@ -380,7 +380,7 @@ lower_ranges(QueueTime at)
 	}
 	for (int i = 0; ranges_overflowed && i < delta_count; i++)
 	{
-		uint32		position = 0;
+		uint64		position = 0;
 		QueueSegment *segment;
 		uint32		generation;
 

@@ -205,7 +205,7 @@ queue_purge(QueueDef *def, const QueuePurgeFilter *filter)
 {
 	PurgeVisit *purge = palloc(sizeof(PurgeVisit));
 	int64		deleted = 0;
-	uint32		position = 0;
+	uint64		position = 0;
 	QueueSegment *segment;
 	uint32		generation;
 

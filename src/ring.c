@@ -28,6 +28,7 @@ append(QueueState *state, QueueSegment *segment)
 		link = &queue_segment_at(*link)->next;
 	*link = queue_segment_index(segment);
 	segment->next = QUEUE_NONE;
+	segment->rank = ++state->ranks;
 }
 
 /* The ring lock must be held. */
@@ -196,32 +197,28 @@ queue_ring_remove_all(QueueState *state)
 
 /*
  * Walk the ring from the oldest segment on, past those that have nothing due
- * by "now". *position begins as 0. A segment that leaves the ring meanwhile
- * may make the walk miss one: the next walk finds it.
+ * by "now". *position begins as 0 and is the rank of the segment seen last:
+ * whoever moves to the end meanwhile gets a new rank, so none is missed.
  */
 bool
-queue_ring_next(QueueState *state, uint32 *position, QueueTime now,
+queue_ring_next(QueueState *state, uint64 *position, QueueTime now,
 				QueueSegment **segment, uint32 *generation)
 {
 	LWLock	   *lock = queue_state_ring_lock(state);
-	uint32		index;
-	uint32		skip = *position;
 	bool		found = false;
 
 	LWLockAcquire(lock, LW_SHARED);
-	index = state->first_segment;
-	while (index != QUEUE_NONE && skip > 0)
+	for (uint32 i = state->first_segment; i != QUEUE_NONE && !found; i = queue_segment_at(i)->next)
 	{
-		index = queue_segment_at(index)->next;
-		skip--;
-	}
-	for (; index != QUEUE_NONE && !found; index = queue_segment_at(index)->next)
-	{
-		(*position)++;
-		if (queue_map_due(queue_segment_at(index)) > now)
+		QueueSegment *candidate = queue_segment_at(i);
+
+		if (candidate->rank <= *position)
 			continue;
-		*segment = queue_segment_at(index);
-		*generation = pg_atomic_read_u32(&queue_segment_at(index)->generation);
+		*position = candidate->rank;
+		if (queue_map_due(candidate) > now)
+			continue;
+		*segment = candidate;
+		*generation = pg_atomic_read_u32(&candidate->generation);
 		found = true;
 	}
 	LWLockRelease(lock);

@@ -10,7 +10,7 @@
 extern void queue_ring_load(QueueState *state);
 extern void queue_ring_add(QueueState *state, Oid relid, int32 number);
 extern void queue_ring_remove_all(QueueState *state);
-extern bool queue_ring_next(QueueState *state, uint32 *position, QueueTime now,
+extern bool queue_ring_next(QueueState *state, uint64 *position, QueueTime now,
 							QueueSegment **segment, uint32 *generation);
 extern QueueTime queue_ring_due(QueueState *state);
 extern void queue_ring_advance(QueueState *state, QueueSegment *full);

@@ -52,6 +52,7 @@ typedef struct QueueState
 	bool		loaded;			/* the ring is known */
 	uint32		first_segment;	/* in ring order, oldest first */
 	uint32		reserves;		/* empty segments */
+	uint64		ranks;			/* the last rank given to a segment */
 
 	/* atomic */
 	pg_atomic_uint32 active;	/* segment that takes inserts */

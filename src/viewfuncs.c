@@ -139,7 +139,7 @@ oldest_ready(QueueState *state)
 {
 	Oldest		oldest = {.at = DT_NOEND};
 	QueueTime	now = queue_clock_now();
-	uint32		position = 0;
+	uint64		position = 0;
 	QueueSegment *segment;
 	uint32		generation;
 
@@ -202,7 +202,7 @@ count_waiting(QueueState *state)
 {
 	Waiting		waiting = {.now = queue_clock_wall(),.all = true};
 	int			left = WAITING_PAGES;
-	uint32		position = 0;
+	uint64		position = 0;
 	QueueSegment *segment;
 	uint32		generation;
 
@@ -309,7 +309,7 @@ show_segments(QueueDef *def, ReturnSetInfo *result)
 		NULL, "messages are left in it", "reclaim_delay has not passed since the last delete",
 		"somebody holds a lock on it", "transactions on it are open"
 	};
-	uint32		position = 0;
+	uint64		position = 0;
 	QueueSegment *segment;
 	uint32		generation;
 
@@ -534,7 +534,7 @@ check_segments(ReturnSetInfo *result)
 
 	while ((state = queue_state_next(MyDatabaseId, &position)) != NULL)
 	{
-		uint32		at = 0;
+		uint64		at = 0;
 		QueueSegment *segment;
 		uint32		generation;
 
