@@ -86,6 +86,22 @@ SELECT queue.enqueue('s', '7', options => '{"max_attempts": 1}') IS NOT NULL AS 
 SELECT queue.nack(receipt) FROM queue.dequeue('s');
 SELECT payload FROM queue.pop('s_dead');
 
+-- who may not settle is told of which queue
+SELECT queue.create('Not yours');
+CREATE ROLE settle_stranger;
+SELECT queue.enqueue('Not yours', '1') IS NOT NULL AS sent;
+SELECT receipt FROM queue.dequeue('Not yours') \gset
+\set VERBOSITY default
+SET ROLE settle_stranger;
+SELECT queue.ack(:'receipt');
+SELECT queue.release(:'receipt');
+SELECT status FROM queue.try_ack(ARRAY[:'receipt']::uuid[]);
+RESET ROLE;
+\set VERBOSITY terse
+SELECT queue.ack(:'receipt');
+SELECT queue.drop('Not yours');
+DROP ROLE settle_stranger;
+
 -- expiry
 SELECT queue.alter('s', '{"message_ttl": "1 min"}');
 SELECT queue.enqueue('s', '8') IS NOT NULL AS sent;

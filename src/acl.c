@@ -8,6 +8,7 @@
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/builtins.h"
 
 #include "acl.h"
 #include "compat.h"
@@ -46,7 +47,8 @@ queue_acl_check(Oid view, const char *name, AclMode need)
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("permission denied for queue \"%s\"", name),
 			 errdetail("It needs the privilege %s on the view of the queue.", privilege_name(need)),
-			 errhint("Its owner can grant it: GRANT %s ON queues.%s TO ...", privilege_name(need), name)));
+			 errhint("Its owner can grant it: GRANT %s ON queues.%s TO ...",
+					 privilege_name(need), quote_identifier(name))));
 }
 
 void

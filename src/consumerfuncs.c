@@ -17,6 +17,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
@@ -386,21 +387,18 @@ receipt_text(const pg_uuid_t *receipt)
 	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(receipt)));
 }
 
-QUEUE_NORETURN static void
-denied(const pg_uuid_t *receipt)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("permission denied for the queue of receipt %s", receipt_text(receipt)),
-			 errdetail("It needs the privilege UPDATE on the view of the queue.")));
-}
-
 /* Strict: anything but success is an error. */
 static void
 insist(QueueSettleStatus status, const pg_uuid_t *receipt)
 {
 	if (status == QUEUE_STATUS_DENIED)
-		denied(receipt);
+	{
+		Oid			view = queue_settle_view(receipt);
+
+		/* If the lease has ended meanwhile, there is nothing to be denied. */
+		if (OidIsValid(view))
+			queue_acl_check(view, get_rel_name(view), QUEUE_ACL_DEQUEUE);
+	}
 	if (status != QUEUE_STATUS_OK)
 		queue_error_lease_lost(receipt_text(receipt));
 }

@@ -93,6 +93,15 @@ open_queue(Oid view)
 	return queue_catalog_get(view);
 }
 
+/* For an error that names the queue: its view, or InvalidOid if the lease has ended. */
+Oid
+queue_settle_view(const pg_uuid_t *receipt)
+{
+	ReceiptFacts facts;
+
+	return look_up(receipt, &facts) == QUEUE_STATUS_OK ? facts.view : InvalidOid;
+}
+
 /* Open the segment and move the slot into this transaction's hands. */
 static bool
 take_hold(ReceiptFacts *facts, QueueSettlement how, bool (*acceptable) (uint64 word),

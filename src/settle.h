@@ -38,6 +38,7 @@ extern bool queue_settle_begin_cooling(uint32 number, QueueSettlement how,
 									   QueueSettling *settling);
 extern bool queue_settle_delete(QueueSettling *settling);
 extern void queue_settle_end(QueueSettling *settling);
+extern Oid queue_settle_view(const pg_uuid_t *receipt);
 extern QueueSettleStatus queue_settle_ack(const pg_uuid_t *receipt);
 extern QueueSettleStatus queue_settle_release(const pg_uuid_t *receipt, int64 delay);
 extern QueueSettleStatus queue_settle_extend(const pg_uuid_t *receipt, int64 lease,
