@@ -63,7 +63,10 @@ typedef struct PageRange
 	QueueTime	due;
 } PageRange;
 
-/* How counters of one queue and segment change, by savepoint level. */
+/*
+ * How counters of one queue and segment change, by savepoint level. The list
+ * is a stack: deeper levels stand behind, and those that end are at its end.
+ */
 typedef struct Delta
 {
 	QueueState *state;
@@ -179,6 +182,16 @@ queue_pending_settled(uint32 slot, uint64 sequence, QueueSettlement how)
 	entry->how = how;
 }
 
+/* Among the first "count" entries, of which the last are of this level. */
+static Delta *
+find_delta(int count, int nest, QueueState *state, QueueSegment *segment, int32 id)
+{
+	for (int i = count - 1; i >= 0 && deltas[i].nest == nest; i--)
+		if (deltas[i].state == state && deltas[i].segment == segment && deltas[i].id == id)
+			return &deltas[i];
+	return NULL;
+}
+
 /* May raise an error: call it before anything that must not be lost. */
 static Delta *
 get_delta(QueueState *state, QueueSegment *segment)
@@ -186,10 +199,9 @@ get_delta(QueueState *state, QueueSegment *segment)
 	int			nest = GetCurrentTransactionNestLevel();
 	Delta	   *delta;
 
-	for (int i = delta_count - 1; i >= 0; i--)
-		if (deltas[i].state == state && deltas[i].segment == segment &&
-			deltas[i].nest == nest && deltas[i].id == state->id)
-			return &deltas[i];
+	delta = find_delta(delta_count, nest, state, segment, state->id);
+	if (delta)
+		return delta;
 	if (delta_count == delta_room)
 	{
 		int			room = Max(16, delta_room * 2);
@@ -701,7 +713,7 @@ savepoint_aborted(int nest)
 
 		queue_lease_unsettle(queue_slot(entry->slot), entry->sequence);
 		/* Nobody has the receipt of a popped message: it failed. */
-		for (int i = 0; i < taken_count; i++)
+		for (int i = taken_count - 1; i >= 0; i--)
 		{
 			if (!taken[i].pop || taken[i].slot != entry->slot || taken[i].sequence != entry->sequence)
 				continue;
@@ -710,30 +722,57 @@ savepoint_aborted(int nest)
 			break;
 		}
 	}
-	for (int i = 0; i < delta_count;)
-	{
-		if (deltas[i].nest < nest)
-		{
-			i++;
-			continue;
-		}
-		if (deltas[i].created)
-			forget_queue(deltas[i].state, MyDatabaseId, deltas[i].id);
-		deltas[i] = deltas[--delta_count];
-	}
 	/* Rows deleted without a slot are back. */
 	lower_ranges(0);
+	while (delta_count > 0 && deltas[delta_count - 1].nest >= nest)
+	{
+		Delta	   *delta = &deltas[--delta_count];
+
+		if (delta->created)
+			forget_queue(delta->state, MyDatabaseId, delta->id);
+	}
 	failed_with = 0;
 }
 
 static void
+add_delta(Delta *to, const Delta *from)
+{
+	to->created |= from->created;
+	to->dropped |= from->dropped;
+	to->altered |= from->altered;
+	to->enqueued += from->enqueued;
+	to->stored += from->stored;
+	to->timed += from->timed;
+	to->cancelled += from->cancelled;
+	to->failed += from->failed;
+	to->due = Min(to->due, from->due);
+}
+
+/* What it did is its parent's; a thousand savepoints leave one entry. */
+static void
 savepoint_released(int nest)
 {
+	int			first = delta_count;
+	int			end = delta_count;
+
 	for (int i = settled_count - 1; i >= 0 && settled[i].nest >= nest; i--)
 		settled[i].nest = nest - 1;
-	for (int i = 0; i < delta_count; i++)
-		if (deltas[i].nest >= nest)
-			deltas[i].nest = nest - 1;
+	while (first > 0 && deltas[first - 1].nest >= nest)
+		first--;
+	delta_count = first;
+	for (int i = first; i < end; i++)
+	{
+		Delta		own = deltas[i];
+		Delta	   *parent = find_delta(delta_count, nest - 1, own.state, own.segment, own.id);
+
+		if (parent)
+		{
+			add_delta(parent, &own);
+			continue;
+		}
+		own.nest = nest - 1;
+		deltas[delta_count++] = own;
+	}
 }
 
 static void

@@ -1,4 +1,5 @@
-# The memory of a backend stays flat over two hundred thousand operations.
+# The memory of a backend stays flat over two hundred thousand operations, and in a
+# transaction with many savepoints.
 
 use strict;
 use warnings;
@@ -45,6 +46,28 @@ $node->safe_psql('postgres', q{
 		END LOOP;
 	END
 	$$;
+	CREATE FUNCTION grown_by_savepoints(n int) RETURNS bigint LANGUAGE plpgsql AS
+	$$
+	DECLARE
+		own constant text := $q$SELECT total_bytes FROM pg_backend_memory_contexts WHERE name = 'TopMemoryContext'$q$;
+		before bigint;
+		after bigint;
+	BEGIN
+		EXECUTE own INTO before;
+		FOR i IN 1 .. n LOOP
+			BEGIN
+				PERFORM queue.enqueue('q', '1');
+				IF i % 3 = 0 THEN
+					RAISE EXCEPTION 'undone';
+				END IF;
+			EXCEPTION WHEN raise_exception THEN
+				NULL;
+			END;
+		END LOOP;
+		EXECUTE own INTO after;
+		RETURN after - before;
+	END
+	$$;
 	CREATE PROCEDURE batches(n int) LANGUAGE plpgsql AS
 	$$
 	BEGIN
@@ -87,7 +110,10 @@ cmp_ok($worker_after - $worker_before, '<', 2048, 'the worker grew by less than 
 is($session->query_safe("SELECT total_enqueued >= 135000 FROM queue.stats WHERE queue = 'q'"), 't', 'and did all that');
 cmp_ok($session->query_safe("SELECT sum(total_bytes) FROM pg_backend_memory_contexts WHERE name ILIKE '%queue%'") || 0, '<', 1024 * 1024,
 	'no context of its own is large');
+cmp_ok($session->query_safe('SELECT grown_by_savepoints(50000)'), '<', 512 * 1024,
+	'fifty thousand savepoints in a transaction leave little behind');
 $session->quit;
+$node->safe_psql('postgres', q{SELECT queue.purge('q')});
 ok(await($node, "SELECT sum(size) < 20 * 1024 * 1024 FROM queue.segments", limit => 30), 'the disk neither');
 check_ok($node);
 $node->stop;
