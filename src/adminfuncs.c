@@ -215,21 +215,12 @@ queue_create(PG_FUNCTION_ARGS)
 
 /* ---- alter, pause ---- */
 
-/* Open a queue that the caller owns. */
 static QueueDef *
-open_owned(FunctionCallInfo fcinfo, LOCKMODE lock)
+open_owned(FunctionCallInfo fcinfo, LOCKMODE mode)
 {
-	QueueDef   *def;
-
 	if (PG_ARGISNULL(0))
 		queue_error_null("queue");
-	def = queue_catalog_open(PG_GETARG_TEXT_PP(0), ACL_NO_RIGHTS);
-	queue_acl_check_owner(def->view, def->name);
-	LockRelationOid(def->view, lock);
-	def = queue_catalog_get(def->view);
-	if (def == NULL)
-		queue_error_no_queue(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	return def;
+	return queue_catalog_open_owned(PG_GETARG_TEXT_PP(0), mode);
 }
 
 static Oid

@@ -278,6 +278,43 @@ queue_catalog_get_unlocked(Oid view)
 }
 
 /*
+ * Lock the view of a queue of that name in the mode that the caller needs to
+ * the end: to ask for more later would be to deadlock with the next one who
+ * does. Who must be the owner is asked before, so that nobody else can make
+ * others wait.
+ */
+static Oid
+lock_by_name(const char *name, LOCKMODE mode, bool owner)
+{
+	for (;;)
+	{
+		Oid			view = queue_catalog_find(name);
+
+		if (!OidIsValid(view))
+		{
+			own_relation("_queue");
+			queue_error_no_queue(name);
+		}
+		if (owner)
+			queue_acl_check_owner(view, name);
+		LockRelationOid(view, mode);
+		if (queue_catalog_find(name) == view)
+			return view;
+		UnlockRelationOid(view, mode);
+	}
+}
+
+static QueueDef *
+get_or_fail(Oid view, const char *name)
+{
+	QueueDef   *def = queue_catalog_get(view);
+
+	if (def == NULL)
+		queue_error_no_queue(name);
+	return def;
+}
+
+/*
  * Open a queue by name: lock its view against a drop, check the caller's
  * privilege on it (ACL_NO_RIGHTS: none needed). Raises the error otherwise.
  */
@@ -285,28 +322,23 @@ QueueDef *
 queue_catalog_open(text *name_text, AclMode need)
 {
 	char	   *name = text_to_cstring(name_text);
-	QueueDef   *def;
-	Oid			view;
+	Oid			view = lock_by_name(name, AccessShareLock, false);
+	QueueDef   *def = get_or_fail(view, name);
 
-	for (;;)
-	{
-		view = queue_catalog_find(name);
-		if (!OidIsValid(view))
-		{
-			own_relation("_queue");
-			queue_error_no_queue(name);
-		}
-		LockRelationOid(view, AccessShareLock);
-		if (queue_catalog_find(name) == view)
-			break;
-		UnlockRelationOid(view, AccessShareLock);
-	}
-	def = queue_catalog_get(view);
-	if (def == NULL)
-		queue_error_no_queue(name);
 	queue_acl_check(view, name, need);
 	pfree(name);
 	return def;
+}
+
+/* The same for its owner, who is about to change it. */
+QueueDef *
+queue_catalog_open_owned(text *name_text, LOCKMODE mode)
+{
+	char	   *name = text_to_cstring(name_text);
+	Oid			view = lock_by_name(name, mode, true);
+
+	queue_acl_check_owner(view, name);
+	return get_or_fail(view, name);
 }
 
 static void

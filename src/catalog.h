@@ -6,6 +6,7 @@
 #define QUEUE_CATALOG_H
 
 #include "nodes/pg_list.h"
+#include "storage/lockdefs.h"
 #include "utils/acl.h"
 
 #include "options.h"
@@ -41,6 +42,7 @@ extern Oid	queue_catalog_find(const char *name);
 extern QueueDef *queue_catalog_get(Oid view);
 extern QueueDef *queue_catalog_get_unlocked(Oid view);
 extern QueueDef *queue_catalog_open(text *name, AclMode need);
+extern QueueDef *queue_catalog_open_owned(text *name, LOCKMODE mode);
 extern QueueDef *queue_catalog_get_by_id(int32 id);
 extern List *queue_catalog_segments(int32 id);
 extern bool queue_catalog_is_segment(Oid relid);
