@@ -25,11 +25,13 @@ queue_lease_lower(QueueSlot *slot, QueueTime due)
 {
 	QueueSegment *segment = queue_segment_at(slot->segment);
 	QueueState *state = &queue_states[slot->queue];
+	bool		at_once = due <= queue_clock_now();
 
 	if (pg_atomic_read_u32(&segment->generation) != slot->generation)
 		return;
-	queue_map_lower(segment, ItemPointerGetBlockNumber(&slot->tid), due);
-	if (due <= queue_clock_now())
+	/* The map rounds times up, to the next millisecond; now is not later. */
+	queue_map_lower(segment, ItemPointerGetBlockNumber(&slot->tid), at_once ? 0 : due);
+	if (at_once)
 	{
 		queue_wakeup_work(state, 1);
 		if (queue_state_ask(state, QUEUE_ASK_NOTIFY))
@@ -100,7 +102,7 @@ queue_lease_release(QueueSlot *slot, uint64 word, QueueTime next)
 
 		queue_slot_free(slot, word, 0);
 		if (pg_atomic_read_u32(&segment->generation) == generation)
-			queue_map_lower(segment, page, now);
+			queue_map_lower(segment, page, 0);
 		queue_wakeup_work(state, 1);
 		if (queue_state_ask(state, QUEUE_ASK_NOTIFY))
 			queue_wakeup_worker(database);
