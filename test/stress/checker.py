@@ -189,7 +189,8 @@ class Checker:
                 op.reply = record
             else:
                 op.error = record
-            if op.x:
+            # Who finds the connection gone does not know since when.
+            if op.x and not (op.error and op.error["code"].startswith(("57P", "08"))):
                 transaction = self.transactions[op.x]
                 transaction.last = max(transaction.last, op.t1)
         self.crashes.sort(key=lambda crash: crash["t0"])
