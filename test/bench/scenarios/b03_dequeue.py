@@ -5,7 +5,13 @@ UPDATE ... RETURNING and acks by DELETE, which is the same promise. Shown
 besides: both in one statement, where the message is gone when the statement
 ends (queue.pop beside DELETE ... RETURNING); and the limit, a DELETE by ctid
 that leases and reads nothing: one durable commit a message is what any of them
-must pay."""
+must pay.
+
+Where the time goes (perf, 8 clients): of the server's processes 30 % is the
+commit's flush, 28 % waiting and switching, 8 % dequeue and 4 % ack; the rest
+is the executor and the protocol, which all contenders have. An ack cannot
+cost less than the limit's DELETE, and two statements not less than two round
+trips, so little is left to gain in the extension."""
 
 from results import Goal
 

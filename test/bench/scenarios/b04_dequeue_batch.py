@@ -5,7 +5,12 @@ in one transaction, which is its best. The bench calls the ticker after every
 100 events (and after every 1000 for the line that says so). All send the
 payloads as one string, since pgbench keeps one row; the receipts, or ids, go to
 the client and come back. Shown besides: take and delete in one statement,
-without that way."""
+without that way.
+
+Where the time goes (perf, 4 clients): 14 % dequeue, 14 % ack_batch (6 % of it
+heap_delete), 20 % commit; the rest is the executor, the text of payloads and
+receipts on their way to the client and back, and waiting. With a dequeue and
+an ack that cost nothing the rate would be 1.4 times this."""
 
 from results import Goal
 
