@@ -64,6 +64,33 @@ SET ROLE queue_producer;
 SELECT queue.create('mine');
 SELECT queue.drop('mine');
 RESET ROLE;
+
+-- Rows put into the catalog by hand make nobody's table a segment, and no view a queue.
+\set ON_ERROR_ROLLBACK on
+BEGIN;
+CREATE TABLE bystander (LIKE :segment);
+INSERT INTO bystander SELECT id, now(), '-infinity', NULL, NULL, NULL, 0, 0, 0, 0, NULL, NULL, NULL, '1', NULL, NULL FROM generate_series(1, 3) id;
+SELECT queue.create('h', '{"dead_letter": ""}');
+SELECT id AS h, format('segment_of_queue_%s_number_0000000008__________________', lpad(id::text, 10, '0')) AS forged
+FROM queue._queue WHERE view = 'queues.h'::regclass \gset
+CREATE TABLE queues.:forged (id text);
+INSERT INTO queues.:forged VALUES ('not a message');
+CREATE VIEW queues.bystander AS SELECT 1 AS id;
+CREATE TRIGGER send INSTEAD OF INSERT ON queues.bystander FOR EACH ROW EXECUTE FUNCTION queue._view_insert();
+CREATE TRIGGER cancel INSTEAD OF DELETE ON queues.bystander FOR EACH ROW EXECUTE FUNCTION queue._view_delete();
+INSERT INTO queue._segment SELECT oid, :h, CASE relname WHEN 'bystander' THEN 7 ELSE 8 END
+FROM pg_class WHERE oid = 'bystander'::regclass OR relname = :'forged';
+INSERT INTO queue._queue (id, view, options, dead_letter, paused_dequeue, paused_enqueue, created_at)
+VALUES (-1, 'bystander', '{}', NULL, false, false, now()), (-2, 'queues.bystander', '{}', NULL, false, false, now());
+SELECT payload FROM queue.dequeue('h', 10);
+SELECT queue.purge('h');
+SELECT count(*) FROM queues.h;
+SELECT queue.enqueue('bystander', '1');
+INSERT INTO queues.bystander VALUES (1);
+DELETE FROM queues.bystander;
+SELECT queue.drop('h', true);
+SELECT count(*) AS untouched FROM bystander;
+ROLLBACK;
 SELECT queue.drop('g', true);
 
 -- every rule of queue.check() can fail

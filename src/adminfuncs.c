@@ -539,13 +539,15 @@ queue_view_delete(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = get_trigger(fcinfo, "queue._view_delete()");
 	QueueDef   *def;
+	Datum		id;
 	bool		isnull;
-	Datum		id = SPI_getbinval(trigger->tg_trigtuple, RelationGetDescr(trigger->tg_relation), 1, &isnull);
 
 	queue_error_need_write("DELETE from a queue");
+	queue_catalog_check_view(trigger->tg_relation);
 	def = queue_catalog_get(RelationGetRelid(trigger->tg_relation));
 	if (def == NULL)
 		queue_error_no_queue(RelationGetRelationName(trigger->tg_relation));
+	id = SPI_getbinval(trigger->tg_trigtuple, RelationGetDescr(trigger->tg_relation), 1, &isnull);
 	if (isnull || !cancel(def, DatumGetInt64(id)))
 		return PointerGetDatum(NULL);
 	return PointerGetDatum(trigger->tg_trigtuple);

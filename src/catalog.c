@@ -20,6 +20,7 @@
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "commands/sequence.h"
 #include "executor/spi.h"
@@ -190,6 +191,13 @@ see_definition(Relation rel, HeapTuple tuple, void *arg)
 	def->paused_enqueue = DatumGetBool(column_of(rel, tuple, QUEUE_PAUSED_ENQUEUE, &isnull));
 }
 
+/* As with segments: a row may say anything, but only a view in our schema can be a queue. */
+static bool
+is_view_of_ours(Oid view)
+{
+	return get_rel_relkind(view) == RELKIND_VIEW && get_rel_namespace(view) == queue_catalog_namespace();
+}
+
 static QueueDef *
 get_definition(Oid view)
 {
@@ -214,7 +222,7 @@ get_definition(Oid view)
 													  ALLOCSET_SMALL_SIZES);
 		MemoryContext old = MemoryContextSwitchTo(scratch);
 		char	   *name = get_rel_name(view);
-		bool		exists = name && with_view(view, see_definition, &fresh);
+		bool		exists = name && is_view_of_ours(view) && with_view(view, see_definition, &fresh);
 
 		if (exists)
 			strlcpy(fresh.name, name, NAMEDATALEN);
@@ -375,6 +383,29 @@ queue_catalog_get_by_id(int32 id)
 	return def && def->id == id ? def : NULL;
 }
 
+/* As long as a name can be, longer than a queue's: no view can be in its way. */
+static void
+segment_name(char *name, int32 id, int32 number)
+{
+	snprintf(name, NAMEDATALEN, "segment_of_queue_%010d_number_%010d__________________", id, number);
+}
+
+/*
+ * A restore writes to the table of segments with the rights of the database's
+ * owner, so its rows are believed only if they name what a segment is named:
+ * nobody's table is read, emptied or dropped because it was entered there.
+ */
+static bool
+is_segment_of(Oid relid, int32 id, int32 number)
+{
+	char		expected[NAMEDATALEN];
+	char	   *name = get_rel_name(relid);
+
+	segment_name(expected, id, number);
+	return name && strcmp(name, expected) == 0 && get_rel_relkind(relid) == RELKIND_RELATION &&
+		get_rel_namespace(relid) == queue_catalog_namespace();
+}
+
 /* The segments of a queue: a list of QueueCatalogSegment. */
 List *
 queue_catalog_segments(int32 id)
@@ -394,7 +425,8 @@ queue_catalog_segments(int32 id)
 
 		row->relid = DatumGetObjectId(column_of(rel, tuple, SEGMENT_RELATION, &isnull));
 		row->number = DatumGetInt32(column_of(rel, tuple, SEGMENT_NUMBER, &isnull));
-		found = lappend(found, row);
+		if (is_segment_of(row->relid, id, row->number))
+			found = lappend(found, row);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -408,6 +440,24 @@ queue_catalog_is_view(Oid relid)
 	return get_definition(relid) != NULL;
 }
 
+/* For its triggers, which read its rows by type: a view made by hand is none. */
+void
+queue_catalog_check_view(Relation view)
+{
+	static const Oid types[] = {
+		INT8OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INTERVALOID, TIMESTAMPTZOID, INTERVALOID,
+		TEXTOID, INT2OID, JSONBOID, JSONBOID, BYTEAOID, TEXTOID, TEXTOID, JSONBOID, INT4OID, TEXTOID,
+		TIMESTAMPTZOID, REGROLEOID
+	};
+	TupleDesc	desc = RelationGetDescr(view);
+	bool		ok = desc->natts == lengthof(types);
+
+	for (int i = 0; ok && i < (int) lengthof(types); i++)
+		ok = TupleDescAttr(desc, i)->atttypid == types[i] && !TupleDescAttr(desc, i)->attisdropped;
+	if (!ok)
+		queue_error_no_queue(RelationGetRelationName(view));
+}
+
 /* Whether a relation is a segment of some queue. */
 bool
 queue_catalog_is_segment(Oid relid)
@@ -415,11 +465,19 @@ queue_catalog_is_segment(Oid relid)
 	Relation	rel = table_open(own_relation("_segment"), AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
-	bool		found;
+	HeapTuple	tuple;
+	bool		found = false;
 
 	ScanKeyInit(&key, SEGMENT_RELATION, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
 	scan = systable_beginscan(rel, own_relation("_segment_pkey"), true, NULL, 1, &key);
-	found = HeapTupleIsValid(systable_getnext(scan));
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+
+		found = is_segment_of(relid,
+							  DatumGetInt32(column_of(rel, tuple, SEGMENT_QUEUE, &isnull)),
+							  DatumGetInt32(column_of(rel, tuple, SEGMENT_NUMBER, &isnull)));
+	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return found;
@@ -527,10 +585,7 @@ insert_segment_row(Oid relid, int32 id, int32 number)
 	table_close(rel, RowExclusiveLock);
 }
 
-/*
- * Make the table of a new segment. Its name has 60 bytes, more than a queue's
- * may have, so that no view can be in its way.
- */
+/* Make the table of a new segment. */
 Oid
 queue_catalog_create_segment(int32 id, int32 number)
 {
@@ -539,19 +594,19 @@ queue_catalog_create_segment(int32 id, int32 number)
 	Oid			save_user;
 	int			save_context;
 
-	snprintf(name, sizeof(name), "segment_of_queue_%010d_number_%010d____________________", id, number);
+	segment_name(name, id, number);
 	queue_catalog_as_owner(&save_user, &save_context);
 	SPI_connect();
 	queue_acl_internal_ddl++;
 	PG_TRY();
 	{
 		/* Autovacuum would freeze and reuse what is about to be emptied whole. */
-		SPI_execute(psprintf("CREATE TABLE queues.%s (%s) USING heap WITH (autovacuum_enabled = false, "
+		SPI_execute(psprintf("CREATE TABLE queues.\"%s\" (%s) USING heap WITH (autovacuum_enabled = false, "
 							 "vacuum_truncate = false, toast_tuple_target = 8160, "
 							 "toast.autovacuum_enabled = false)", name, queue_message_columns_sql()),
 					false, 0);
 		/* Nobody replicates segments row by row. */
-		SPI_execute(psprintf("ALTER TABLE queues.%s REPLICA IDENTITY NOTHING", name), false, 0);
+		SPI_execute(psprintf("ALTER TABLE queues.\"%s\" REPLICA IDENTITY NOTHING", name), false, 0);
 	}
 	PG_FINALLY();
 	{

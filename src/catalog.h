@@ -8,6 +8,7 @@
 #include "nodes/pg_list.h"
 #include "storage/lockdefs.h"
 #include "utils/acl.h"
+#include "utils/rel.h"
 
 #include "options.h"
 #include "state.h"
@@ -46,6 +47,7 @@ extern QueueDef *queue_catalog_open_owned(text *name, LOCKMODE mode);
 extern QueueDef *queue_catalog_get_by_id(int32 id);
 extern List *queue_catalog_segments(int32 id);
 extern bool queue_catalog_is_segment(Oid relid);
+extern void queue_catalog_check_view(Relation view);
 extern bool queue_catalog_is_view(Oid relid);
 extern List *queue_catalog_views(void);
 extern void queue_catalog_init(void);

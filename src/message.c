@@ -9,6 +9,7 @@
 
 #include "access/detoast.h"
 #include "access/htup_details.h"
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -165,4 +166,30 @@ queue_message_columns_sql(void)
 		"cost pg_catalog.int4, key pg_catalog.text, unique_key pg_catalog.text, "
 		"headers pg_catalog.jsonb, payload pg_catalog.jsonb, body pg_catalog.bytea, "
 		"error pg_catalog.text";
+}
+
+/*
+ * Whether rows of such a relation can be read as messages. Whoever may write
+ * to the extension's catalog could name any relation there, so this is asked
+ * each time before a page is looked at.
+ */
+bool
+queue_message_fits(TupleDesc desc)
+{
+	static const Oid types[QUEUE_COLUMNS] = {
+		INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+		INT2OID, INT4OID, INT4OID, INT4OID, TEXTOID, TEXTOID, JSONBOID, JSONBOID, BYTEAOID, TEXTOID
+	};
+
+	if (desc->natts != QUEUE_COLUMNS)
+		return false;
+	for (int i = 0; i < QUEUE_COLUMNS; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		if (column->attisdropped || column->atttypid != types[i] ||
+			(i < QUEUE_COLUMN_VISIBLE_AT - 1 && !column->attnotnull))
+			return false;
+	}
+	return true;
 }

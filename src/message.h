@@ -64,5 +64,6 @@ extern Size queue_message_size(const QueueMessage *message);
 extern void queue_message_check(const QueueMessage *message);
 extern void queue_message_add_header(QueueMessage *message, const char *name, Jsonb *value);
 extern const char *queue_message_columns_sql(void);
+extern bool queue_message_fits(TupleDesc desc);
 
 #endif							/* QUEUE_MESSAGE_H */

@@ -149,7 +149,7 @@ fill_rows(Peek *peek)
 			peek->pages = 0;
 		}
 		/* Kept open for one page at a time: a stopped peek leaves nothing open. */
-		rel = try_relation_open(peek->current->relid, AccessShareLock);
+		rel = queue_segment_open_by_oid(peek->current->relid);
 		if (rel == NULL)
 		{
 			peek->pages = 0;

@@ -461,6 +461,7 @@ queue_view_insert(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("queue._view_insert() is the trigger of a queue's view")));
 	queue_error_need_write("INSERT into a queue");
+	queue_catalog_check_view(trigger->tg_relation);
 	def = queue_catalog_get(RelationGetRelid(trigger->tg_relation));
 	if (def == NULL)
 		queue_error_no_queue(RelationGetRelationName(trigger->tg_relation));

@@ -141,11 +141,31 @@ read_first_id(Relation rel, BlockNumber pages)
 	return id;
 }
 
-/* Learn what the file says; false if the relation is gone. */
+/* Whether its pages hold tuples of messages. */
+static bool
+can_be_read(Relation rel)
+{
+	return rel->rd_rel->relkind == RELKIND_RELATION && rel->rd_rel->relam == HEAP_TABLE_AM_OID &&
+		queue_message_fits(RelationGetDescr(rel));
+}
+
+/* Open a relation that the catalog names; NULL if it is gone, or no segment. */
+Relation
+queue_segment_open_by_oid(Oid relid)
+{
+	Relation	rel = try_relation_open(relid, AccessShareLock);
+
+	if (rel == NULL || can_be_read(rel))
+		return rel;
+	relation_close(rel, AccessShareLock);
+	return NULL;
+}
+
+/* Learn what the file says; false if the relation is gone, or no segment. */
 bool
 queue_segment_read_facts(QueueSegmentFacts *facts)
 {
-	Relation	rel = try_relation_open(facts->relid, AccessShareLock);
+	Relation	rel = queue_segment_open_by_oid(facts->relid);
 
 	if (rel == NULL)
 		return false;
@@ -203,17 +223,23 @@ queue_segment_free(QueueSegment *segment)
 
 /* ---- relations ---- */
 
+QUEUE_NORETURN static void
+changed_by_hand(Relation rel)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("segment \"%s\" was changed by hand", RelationGetRelationName(rel)),
+			 errdetail("It has an index, a trigger, row security, or other columns than it should."),
+			 errhint("Undo the change: segments belong to the extension.")));
+}
+
 /* What heap_insert() from C would silently pass over must not exist. */
 void
 queue_segment_check_plain(Relation rel)
 {
 	if (rel->rd_rel->relhasindex || rel->rd_rel->relhastriggers || rel->rd_rel->relrowsecurity ||
-		rel->rd_rel->relam != HEAP_TABLE_AM_OID || RelationGetNumberOfAttributes(rel) != QUEUE_COLUMNS)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("segment \"%s\" was changed by hand", RelationGetRelationName(rel)),
-				 errdetail("It has an index, a trigger, row security, or other columns than it should."),
-				 errhint("Undo the change: segments belong to the extension.")));
+		!can_be_read(rel))
+		changed_by_hand(rel);
 }
 
 /*
@@ -258,6 +284,8 @@ queue_segment_open(QueueSegment *segment, uint32 generation, LOCKMODE mode)
 	rel = try_relation_open(relid, mode);
 	if (rel == NULL)
 		return NULL;
+	if (!can_be_read(rel))
+		changed_by_hand(rel);
 	queue_segment_check_rewritten(segment, rel);
 	if (pg_atomic_read_u32(&segment->generation) == generation)
 		return rel;

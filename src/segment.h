@@ -60,6 +60,7 @@ extern QueueSegment *queue_segment_allocate(QueueState *state, const QueueSegmen
 extern void queue_segment_free(QueueSegment *segment);
 
 /* relations */
+extern Relation queue_segment_open_by_oid(Oid relid);
 extern Relation queue_segment_open(QueueSegment *segment, uint32 generation, LOCKMODE mode);
 extern void queue_segment_check_plain(Relation rel);
 extern void queue_segment_check_rewritten(QueueSegment *segment, Relation rel);

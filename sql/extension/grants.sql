@@ -9,5 +9,6 @@ GRANT USAGE ON SCHEMA queue, queues TO PUBLIC;
 GRANT SELECT ON queue.options, queue.queues, queue.stats, queue.leases, queue.segments TO PUBLIC;
 
 GRANT CREATE ON SCHEMA queues TO @extowner@ WITH GRANT OPTION;
-GRANT SELECT, INSERT, UPDATE, DELETE ON queue._queue, queue._segment TO @extowner@;
+-- for pg_dump and pg_restore
+GRANT SELECT, INSERT ON queue._queue, queue._segment TO @extowner@;
 GRANT USAGE, SELECT, UPDATE ON SEQUENCE queue.message_id, queue.queue_id TO @extowner@;

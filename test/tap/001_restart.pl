@@ -63,5 +63,28 @@ check_ok($node);
 $node->stop('immediate');
 $node->start;
 check_ok($node);
+
+# What a restart reads from the catalog may have been put there by hand: whoever owns the extension may
+# write to it, for pg_restore, and must not reach other people's tables that way.
+$node->safe_psql('postgres', q{
+	SELECT queue.create('forged', '{"dead_letter": ""}');
+	CREATE TABLE bystander (LIKE queues.segment_of_queue_0000000001_number_0000000001__________________);
+	INSERT INTO bystander SELECT id, now(), '-infinity', NULL, NULL, NULL, 0, 0, 0, 0, NULL, NULL, NULL, '1', NULL, NULL FROM generate_series(1, 3) id;
+	INSERT INTO queue._segment SELECT 'bystander'::regclass, id, 7 FROM queue._queue WHERE view = 'queues.forged'::regclass;
+});
+my $id = $node->safe_psql('postgres', "SELECT id FROM queue._queue WHERE view = 'queues.forged'::regclass");
+my $misfit = sprintf('queues.segment_of_queue_%010d_number_%010d', $id, 8) . '_' x 18;
+$node->safe_psql('postgres', qq{
+	CREATE TABLE $misfit (id text);
+	INSERT INTO $misfit VALUES ('not a message');
+	INSERT INTO queue._segment VALUES ('$misfit', $id, 8);
+});
+$node->restart;
+is($node->safe_psql('postgres', "SELECT count(*) FROM queues.forged"), '0', 'no foreign row is shown as a message');
+is($node->safe_psql('postgres', "SELECT count(*) FROM queue.dequeue('forged', 10)"), '0', 'none is delivered');
+is($node->safe_psql('postgres', "SELECT queue.purge('forged')"), '0', 'none is purged');
+$node->safe_psql('postgres', "SELECT queue.enqueue('forged', '1'); SELECT queue.ack(receipt) FROM queue.dequeue('forged')");
+$node->safe_psql('postgres', "SELECT queue.drop('forged', true)");
+is($node->safe_psql('postgres', 'SELECT count(*) FROM bystander'), '3', 'and the table stays');
 $node->stop;
 done_testing();
