@@ -102,5 +102,26 @@ SELECT queue, rule, detail FROM queue.check();
 SELECT queue.drop('b', true);
 SELECT * FROM queue.check();
 SELECT "check", status IN ('ok', 'warn') AS fine FROM queue.health() ORDER BY 1;
+
+-- names in the search_path of who asks for health are not called
+CREATE SCHEMA hostile;
+CREATE FUNCTION hostile.join_int(text, int) RETURNS text LANGUAGE plpgsql AS $$BEGIN RAISE 'called'; END$$;
+CREATE FUNCTION hostile.join_text(text, text) RETURNS text LANGUAGE plpgsql AS $$BEGIN RAISE 'called'; END$$;
+CREATE FUNCTION hostile.join_name(text, name) RETURNS text LANGUAGE plpgsql AS $$BEGIN RAISE 'called'; END$$;
+CREATE FUNCTION hostile.differ(int, int) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE 'called'; END$$;
+CREATE OPERATOR hostile.|| (LEFTARG = text, RIGHTARG = int, FUNCTION = hostile.join_int);
+CREATE OPERATOR hostile.|| (LEFTARG = text, RIGHTARG = text, FUNCTION = hostile.join_text);
+CREATE OPERATOR hostile.|| (LEFTARG = text, RIGHTARG = name, FUNCTION = hostile.join_name);
+CREATE OPERATOR hostile.<> (LEFTARG = int, RIGHTARG = int, FUNCTION = hostile.differ);
+CREATE DOMAIN hostile.text AS int;
+BEGIN;
+SELECT txid_current() IS NOT NULL AS has_xid;
+PREPARE TRANSACTION 'holder';
+SET search_path = hostile, pg_catalog;
+SELECT count(*) > 0 AS shown FROM queue.health();
+RESET search_path;
+ROLLBACK PREPARED 'holder';
+SET client_min_messages = warning;
+DROP SCHEMA hostile CASCADE;
 REVOKE CREATE ON SCHEMA queues FROM queue_producer;
 DROP ROLE queue_reader, queue_producer, queue_consumer;

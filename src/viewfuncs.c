@@ -456,30 +456,38 @@ check_worker(ReturnSetInfo *result)
 				   "Failures are not written and nobody is notified. See the server's log; \"max_worker_processes\" may be too low.");
 }
 
-/* Who holds back the oldest snapshot; NULL if nobody but us. */
+/*
+ * Who holds back the oldest snapshot; NULL if nobody but us. Runs with the
+ * caller's search_path: a name that is not qualified, an operator too, would
+ * let others have the caller run what is theirs.
+ */
 static char *
 horizon_holder(void)
 {
 	char	   *holder = NULL;
 
 	SPI_connect();
-	if (SPI_execute("SELECT what FROM ("
-					"SELECT 'the backend with pid ' || pid AS what, pg_catalog.age(backend_xmin) AS age "
-					"FROM pg_catalog.pg_stat_activity "
-					"WHERE backend_xmin IS NOT NULL AND pid <> pg_catalog.pg_backend_pid() "
-					"UNION ALL SELECT 'the prepared transaction ' || gid, pg_catalog.age(transaction) "
+	if (SPI_execute("SELECT kind, name FROM ("
+					"SELECT 'backend with pid' AS kind, pid::pg_catalog.text AS name, "
+					"pg_catalog.age(backend_xmin) AS age FROM pg_catalog.pg_stat_activity "
+					"WHERE backend_xmin IS NOT NULL "
+					"AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid() "
+					"UNION ALL SELECT 'prepared transaction', gid, pg_catalog.age(transaction) "
 					"FROM pg_catalog.pg_prepared_xacts "
-					"UNION ALL SELECT 'the replication slot ' || slot_name, "
+					"UNION ALL SELECT 'replication slot', slot_name::pg_catalog.text, "
 					"pg_catalog.age(COALESCE(xmin, catalog_xmin)) FROM pg_catalog.pg_replication_slots "
 					"WHERE xmin IS NOT NULL OR catalog_xmin IS NOT NULL) h "
 					"ORDER BY age DESC LIMIT 1", true, 1) == SPI_OK_SELECT && SPI_processed == 1)
 	{
-		char	   *value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+		char	   *kind = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+		char	   *name = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
 
-		if (value)
+		if (kind && name)
 		{
-			holder = SPI_palloc(strlen(value) + 1);
-			strcpy(holder, value);
+			Size		size = strlen(kind) + strlen(name) + 6;
+
+			holder = SPI_palloc(size);
+			snprintf(holder, size, "the %s %s", kind, name);
 		}
 	}
 	SPI_finish();
