@@ -123,5 +123,28 @@ RESET search_path;
 ROLLBACK PREPARED 'holder';
 SET client_min_messages = warning;
 DROP SCHEMA hostile CASCADE;
+
+-- a cheap function in WHERE sees no more rows than its caller
+SELECT queue.create('secret');
+CREATE ROLE queue_nobody;
+GRANT CREATE ON SCHEMA public TO queue_nobody;
+SET ROLE queue_nobody;
+CREATE FUNCTION public.leak(anyelement) RETURNS boolean LANGUAGE plpgsql COST 0.0001
+    AS $$BEGIN RAISE NOTICE 'leaked %', $1; RETURN true; END$$;
+SET client_min_messages = notice;
+SELECT queue, options FROM queue.queues WHERE leak(queue) AND leak(options);
+SELECT queue FROM queue.stats WHERE leak(queue);
+SELECT queue FROM queue.segments WHERE leak(queue);
+SELECT queue FROM queue.leases WHERE leak(queue);
+SET client_min_messages = warning;
+DROP FUNCTION public.leak(anyelement);
+RESET ROLE;
+DROP OWNED BY queue_nobody;
+DROP ROLE queue_nobody;
+SELECT queue.drop('secret');
+SELECT relname FROM pg_class
+WHERE relkind = 'v' AND relnamespace = 'queue'::regnamespace
+  AND NOT COALESCE(reloptions, '{}') && '{security_barrier=true,security_barrier=on,security_barrier}'
+ORDER BY 1;
 REVOKE CREATE ON SCHEMA queues FROM queue_producer;
 DROP ROLE queue_reader, queue_producer, queue_consumer;

@@ -6,7 +6,7 @@ RETURNS SETOF record LANGUAGE C STABLE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_options_list';
 COMMENT ON FUNCTION queue._options() IS 'Rows of queue.options.';
 
-CREATE VIEW queue.options AS SELECT * FROM queue._options();
+CREATE VIEW queue.options WITH (security_barrier) AS SELECT * FROM queue._options();
 COMMENT ON VIEW queue.options IS 'Options of queue.create() and queue.alter(); those not available yet raise an error.';
 
 CREATE FUNCTION queue._may_watch(view regclass) RETURNS boolean LANGUAGE C STABLE PARALLEL UNSAFE
@@ -23,7 +23,7 @@ RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_stats';
 COMMENT ON FUNCTION queue._stats() IS 'Rows of queue.stats.';
 
-CREATE VIEW queue.queues AS
+CREATE VIEW queue.queues WITH (security_barrier) AS
 SELECT c.relname::text AS queue, q.view, c.relowner::regrole AS owner, q.options,
        d.relname::text AS dead_letter, q.paused_dequeue, q.paused_enqueue, q.pause_reason,
        q.created_at
@@ -33,7 +33,7 @@ LEFT JOIN pg_catalog.pg_class d ON d.oid = q.dead_letter
 WHERE queue._may_watch(q.view);
 COMMENT ON VIEW queue.queues IS 'The queues on which one has any right.';
 
-CREATE VIEW queue.stats AS
+CREATE VIEW queue.stats WITH (security_barrier) AS
 SELECT s.queue, s.ready, s.leased, s.delayed, s.failed, dead.stored AS dead,
        s.oldest_ready_age, s.total_enqueued, s.total_dequeued, s.total_acked, s.total_failed,
        s.total_dead, s.total_expired, s.total_cancelled, s.enqueue_rate, s.dequeue_rate,
@@ -49,7 +49,7 @@ RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_leases';
 COMMENT ON FUNCTION queue._leases() IS 'Rows of queue.leases.';
 
-CREATE VIEW queue.leases AS SELECT * FROM queue._leases();
+CREATE VIEW queue.leases WITH (security_barrier) AS SELECT * FROM queue._leases();
 COMMENT ON VIEW queue.leases IS 'Who holds what until when; cooling: a failure that is about to be written.';
 
 CREATE FUNCTION queue._segments(OUT queue text, OUT segment regclass, OUT number int,
@@ -58,7 +58,7 @@ RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_segments';
 COMMENT ON FUNCTION queue._segments() IS 'Rows of queue.segments.';
 
-CREATE VIEW queue.segments AS SELECT * FROM queue._segments();
+CREATE VIEW queue.segments WITH (security_barrier) AS SELECT * FROM queue._segments();
 COMMENT ON VIEW queue.segments IS 'Tables behind each queue, and why a full one has not been emptied.';
 
 CREATE FUNCTION queue.health(OUT "check" text, OUT status text, OUT value text, OUT detail text, OUT hint text)
