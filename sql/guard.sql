@@ -104,6 +104,7 @@ SELECT * FROM queue.check();
 SELECT "check", status IN ('ok', 'warn') AS fine FROM queue.health() ORDER BY 1;
 
 -- names in the search_path of who asks for health are not called
+SET client_min_messages = error;
 CREATE SCHEMA hostile;
 CREATE FUNCTION hostile.join_int(text, int) RETURNS text LANGUAGE plpgsql AS $$BEGIN RAISE 'called'; END$$;
 CREATE FUNCTION hostile.join_text(text, text) RETURNS text LANGUAGE plpgsql AS $$BEGIN RAISE 'called'; END$$;
@@ -113,16 +114,37 @@ CREATE OPERATOR hostile.|| (LEFTARG = text, RIGHTARG = int, FUNCTION = hostile.j
 CREATE OPERATOR hostile.|| (LEFTARG = text, RIGHTARG = text, FUNCTION = hostile.join_text);
 CREATE OPERATOR hostile.|| (LEFTARG = text, RIGHTARG = name, FUNCTION = hostile.join_name);
 CREATE OPERATOR hostile.<> (LEFTARG = int, RIGHTARG = int, FUNCTION = hostile.differ);
+CREATE FUNCTION hostile.same(oid, oid) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE 'called'; END$$;
+CREATE FUNCTION hostile.same(name, name) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE 'called'; END$$;
+CREATE OPERATOR hostile.= (LEFTARG = oid, RIGHTARG = oid, FUNCTION = hostile.same);
+CREATE OPERATOR hostile.= (LEFTARG = name, RIGHTARG = name, FUNCTION = hostile.same);
 CREATE DOMAIN hostile.text AS int;
 BEGIN;
 SELECT txid_current() IS NOT NULL AS has_xid;
 PREPARE TRANSACTION 'holder';
+CREATE PUBLICATION queue_all FOR ALL TABLES;
 SET search_path = hostile, pg_catalog;
 SELECT count(*) > 0 AS shown FROM queue.health();
 RESET search_path;
+DROP PUBLICATION queue_all;
 ROLLBACK PREPARED 'holder';
 SET client_min_messages = warning;
 DROP SCHEMA hostile CASCADE;
+
+-- publications that carry segments or the catalog
+SET client_min_messages = error;
+CREATE SCHEMA app;
+CREATE TABLE app.orders (id int PRIMARY KEY);
+CREATE PUBLICATION queue_app FOR TABLES IN SCHEMA app;
+SELECT status, value, detail, hint FROM queue.health() WHERE "check" = 'publications';
+CREATE PUBLICATION queue_all FOR ALL TABLES;
+SELECT status, value, detail, hint FROM queue.health() WHERE "check" = 'publications';
+DROP PUBLICATION queue_all;
+CREATE PUBLICATION queue_schema FOR TABLES IN SCHEMA queues;
+CREATE PUBLICATION queue_table FOR TABLE queue._queue;
+SELECT status, value, detail, hint FROM queue.health() WHERE "check" = 'publications';
+DROP PUBLICATION queue_app, queue_schema, queue_table;
+DROP SCHEMA app CASCADE;
 
 -- a cheap function in WHERE sees no more rows than its caller
 SELECT queue.create('secret');

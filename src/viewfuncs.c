@@ -564,6 +564,50 @@ check_clock(ReturnSetInfo *result)
 			   "Epoch of the offset between the wall clock and the clock of leases.", NULL);
 }
 
+/*
+ * Publications that carry segments or the catalog. Names are qualified for the
+ * same reason as in horizon_holder().
+ */
+static char *
+publications(int *count)
+{
+	StringInfoData names;
+
+	SPI_connect();
+	if (SPI_execute("SELECT pubname FROM pg_catalog.pg_publication p WHERE p.puballtables "
+					"OR EXISTS (SELECT FROM pg_catalog.pg_publication_namespace s "
+					"JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) s.pnnspid "
+					"WHERE s.pnpubid OPERATOR(pg_catalog.=) p.oid "
+					"AND n.nspname OPERATOR(pg_catalog.=) ANY ('{queue,queues}'::pg_catalog.name[])) "
+					"OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel r "
+					"JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) r.prrelid "
+					"JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace "
+					"WHERE r.prpubid OPERATOR(pg_catalog.=) p.oid "
+					"AND n.nspname OPERATOR(pg_catalog.=) ANY ('{queue,queues}'::pg_catalog.name[])) "
+					"ORDER BY pubname", true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for publications");
+	*count = (int) SPI_processed;
+	initStringInfo(&names);
+	for (int i = 0; i < *count; i++)
+		appendStringInfo(&names, "%s\"%s\"", i > 0 ? ", " : "",
+						 SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
+	names.data = strcpy(SPI_palloc(names.len + 1), names.data);
+	SPI_finish();
+	return names.data;
+}
+
+static void
+check_publications(ReturnSetInfo *result)
+{
+	int			count;
+	char	   *names = publications(&count);
+
+	put_health(result, "publications", count > 0 ? "warn" : "ok", psprintf("%d", count),
+			   count > 0 ? psprintf("Tables of the extension are published by %s.", names)
+			   : "No publication carries tables of the extension.",
+			   count > 0 ? "A subscriber gets messages that are acked already, and stops at a new queue. Publish the application's schemas or list its tables instead." : NULL);
+}
+
 PG_FUNCTION_INFO_V1(queue_health);
 Datum
 queue_health(PG_FUNCTION_ARGS)
@@ -578,6 +622,7 @@ queue_health(PG_FUNCTION_ARGS)
 	check_map(result);
 	check_segments(result);
 	check_clock(result);
+	check_publications(result);
 	put_health(result, "relays", "ok", "0", "Relays are not part of this version.", NULL);
 	return (Datum) 0;
 }
