@@ -36,6 +36,7 @@
 #include "storage/spin.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -270,6 +271,34 @@ queue_launcher_running(void)
 
 /* ---- the process ---- */
 
+/*
+ * For launcher and workers: settings that a database, a role or the file may
+ * have for its clients, and that would keep us from writing or from waiting.
+ * Those that the server's major does not know are left out. To be called
+ * before the connection, so that the database's own never come into force.
+ */
+void
+queue_launcher_pin_settings(void)
+{
+	static const char *const pinned[][2] = {
+		{"role", "none"},
+		{"search_path", "pg_catalog, pg_temp"},
+		{"session_replication_role", "origin"},
+		{"row_security", "on"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_deferrable", "off"},
+		{"statement_timeout", "0"},
+		{"lock_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+		{"transaction_timeout", "0"},
+	};
+
+	for (int i = 0; i < lengthof(pinned); i++)
+		if (GetConfigOption(pinned[i][0], true, false) != NULL)
+			SetConfigOption(pinned[i][0], pinned[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+}
+
 static List *
 list_databases(MemoryContext context)
 {
@@ -412,6 +441,7 @@ queue_launcher_main(Datum main_arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
+	queue_launcher_pin_settings();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	on_shmem_exit(forget_me, (Datum) 0);
 	SpinLockAcquire(&shared->mutex);

@@ -348,6 +348,7 @@ queue_worker_main(Datum main_arg)
 	BackgroundWorkerUnblockSignals();
 	if (queue_launcher_is_left(database))
 		proc_exit(0);
+	queue_launcher_pin_settings();
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 	scratch = AllocSetContextCreate(TopMemoryContext, "queue worker", ALLOCSET_DEFAULT_SIZES);
 	if (!run_step("looking for the extension", InvalidOid, step_has_extension))
