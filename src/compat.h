@@ -118,6 +118,17 @@ queue_compat_owns_relation(Oid relid)
 #endif
 }
 
+#include "catalog/pg_database.h"
+static inline bool
+queue_compat_owns_database(Oid database)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, database, GetUserId());
+#else
+	return pg_database_ownercheck(database, GetUserId());
+#endif
+}
+
 /* 16: likewise one object_aclcheck(). */
 #include "catalog/pg_namespace.h"
 static inline bool

@@ -16,6 +16,7 @@
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_namespace.h"
@@ -27,9 +28,11 @@
 #include "nodes/parsenodes.h"
 #include "parser/parsetree.h"
 #include "storage/bufmgr.h"
+#include "storage/ipc.h"
 #include "storage/lmgr.h"
 #include "tcop/utility.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 #include "acl.h"
 #include "catalog.h"
@@ -359,6 +362,22 @@ forget_if_dropped(void)
 		queue_pending_dropped(state);
 }
 
+/* The option of a command on databases, as text; NULL if it has none. */
+static char *
+option_of(List *options, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, options)
+	{
+		DefElem    *option = lfirst(cell);
+
+		if (strcmp(option->defname, name) == 0 && option->arg)
+			return defGetString(option);
+	}
+	return NULL;
+}
+
 /* A database that nobody may be connected to while the command runs. */
 static const char *
 database_to_leave(Node *command)
@@ -368,26 +387,60 @@ database_to_leave(Node *command)
 		case T_DropdbStmt:
 			return ((DropdbStmt *) command)->dbname;
 		case T_AlterDatabaseStmt:
-			return ((AlterDatabaseStmt *) command)->dbname;
+			return option_of(((AlterDatabaseStmt *) command)->options, "tablespace")
+				? ((AlterDatabaseStmt *) command)->dbname : NULL;
 		case T_RenameStmt:
 			return ((RenameStmt *) command)->renameType == OBJECT_DATABASE
 				? ((RenameStmt *) command)->subname : NULL;
 		case T_CreatedbStmt:
 			{
-				ListCell   *cell;
+				const char *template = option_of(((CreatedbStmt *) command)->options, "template");
 
-				foreach(cell, ((CreatedbStmt *) command)->options)
-				{
-					DefElem    *option = lfirst(cell);
-
-					if (strcmp(option->defname, "template") == 0 && option->arg)
-						return defGetString(option);
-				}
-				return "template1";
+				return template ? template : "template1";
 			}
 		default:
 			return NULL;
 	}
+}
+
+static bool
+may_create_databases(void)
+{
+	HeapTuple	tuple;
+	bool		may;
+
+	if (superuser())
+		return true;
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	may = HeapTupleIsValid(tuple) && ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return may;
+}
+
+static bool
+is_template(Oid database)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	bool		is = HeapTupleIsValid(tuple) && ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return is;
+}
+
+/*
+ * Whether the command will pass PostgreSQL's own check: whoever may not run it
+ * must not send the worker away with it.
+ */
+static bool
+may_run_on_database(Node *command, Oid database)
+{
+	if ((IsA(command, CreatedbStmt) || IsA(command, RenameStmt)) && !may_create_databases())
+		return false;
+	if (IsA(command, CreatedbStmt) && is_template(database))
+		return true;
+	return queue_compat_owns_database(database);
 }
 
 static bool
@@ -408,13 +461,56 @@ run_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 }
 
 static void
+return_database(int code, Datum database)
+{
+	queue_launcher_return(DatumGetObjectId(database));
+}
+
+/* Also a session that is terminated, whose FATAL passes no PG_FINALLY, gives the database back. */
+static void
+run_without_worker(Oid database, PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+				   ProcessUtilityContext context, ParamListInfo params,
+				   QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
+{
+	queue_launcher_claim(database);
+	PG_ENSURE_ERROR_CLEANUP(return_database, ObjectIdGetDatum(database));
+	{
+		queue_launcher_leave(database);
+		run_utility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(return_database, ObjectIdGetDatum(database));
+	queue_launcher_return(database);
+}
+
+/* What the launcher is to look at when the command has committed. */
+static void
+tell_launcher(Node *command)
+{
+	if (IsA(command, CreatedbStmt) || IsA(command, DropdbStmt) || IsA(command, AlterDatabaseStmt) ||
+		(IsA(command, RenameStmt) && ((RenameStmt *) command)->renameType == OBJECT_DATABASE))
+		queue_launcher_look_at_commit(false);
+	if (IsA(command, CreateExtensionStmt) &&
+		strcmp(((CreateExtensionStmt *) command)->extname, "queue") == 0)
+		queue_launcher_look_at_commit(true);
+}
+
+/* The database that the worker has to leave for this command, or none. */
+static Oid
+find_database_to_leave(Node *command, ProcessUtilityContext context)
+{
+	const char *name = queue_shmem_ready() && is_top_level(context) ? database_to_leave(command) : NULL;
+	Oid			database = name && IsTransactionState() ? get_database_oid(name, true) : InvalidOid;
+
+	return OidIsValid(database) && may_run_on_database(command, database) ? database : InvalidOid;
+}
+
+static void
 process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 				ProcessUtilityContext context, ParamListInfo params,
 				QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
 {
 	Node	   *command = pstmt->utilityStmt;
-	const char *left = queue_shmem_ready() && is_top_level(context) ? database_to_leave(command) : NULL;
-	Oid			database = left && IsTransactionState() ? get_database_oid(left, true) : InvalidOid;
+	Oid			database = find_database_to_leave(command, context);
 	int			save_dropping = dropping_extension;
 	int			save_changing = changing_owner;
 
@@ -424,29 +520,23 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		dropping_extension++;
 	if (changes_owner(command))
 		changing_owner++;
-	if (OidIsValid(database))
-		queue_launcher_claim(database);
 	PG_TRY();
 	{
 		if (OidIsValid(database))
-			queue_launcher_leave(database);
-		run_utility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
+			run_without_worker(database, pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
+		else
+			run_utility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 	}
 	PG_FINALLY();
 	{
 		dropping_extension = save_dropping;
 		changing_owner = save_changing;
-		if (OidIsValid(database))
-			queue_launcher_return(database);
 	}
 	PG_END_TRY();
 	if (drops_extension(command) && queue_shmem_ready())
 		forget_if_dropped();
-	if (queue_shmem_ready() && (OidIsValid(database) || IsA(command, CreatedbStmt)))
-		queue_launcher_look_at_commit(false);
-	if (IsA(command, CreateExtensionStmt) && queue_shmem_ready() &&
-		strcmp(((CreateExtensionStmt *) command)->extname, "queue") == 0)
-		queue_launcher_look_at_commit(true);
+	if (queue_shmem_ready())
+		tell_launcher(command);
 }
 
 void
