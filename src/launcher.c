@@ -6,7 +6,9 @@
  * launcher starts a worker in each database once, one after the other; a
  * worker that finds no extension says so and exits, and its database is left
  * alone until somebody runs CREATE EXTENSION there (the utility hook tells)
- * or a queue's function is called. A worker that dies is started again.
+ * or a queue's function is called. A worker that dies is started again, not
+ * sooner than a second after the start before; when it dies before its first
+ * round is done, the pause doubles, up to a minute.
  *
  * The entry of a database:
  *	 unknown -> asked (a worker was started) -> has (it stays) | without
@@ -42,13 +44,19 @@
 
 #include <signal.h>
 
+#include "clock.h"
 #include "compat.h"
 #include "guc.h"
 #include "launcher.h"
 #include "wakeup.h"
 
 #define LOOK_INTERVAL 60000L	/* ms between looks at pg_database */
-#define RETRY_INTERVAL 1000L	/* ms while something is to be started */
+#define SHORTEST_PAUSE INT64CONST(1000000)	/* us between starts in a database */
+#define LONGEST_PAUSE INT64CONST(60000000)
+
+/* What DROP DATABASE leaves when interrupted; nobody can connect to it. */
+#define CONNLIMIT_INVALID_DATABASE (-2)
+
 #define MAX_DATABASES 1024
 
 typedef enum DatabaseState
@@ -63,6 +71,8 @@ typedef struct DatabaseEntry
 	Oid			database;		/* InvalidOid: free */
 	DatabaseState state;
 	int			left;			/* commands that need it to themselves */
+	QueueTime	pause;			/* after the last start; 0 once that worker did a round */
+	QueueTime	not_before;		/* the next start */
 } DatabaseEntry;
 
 typedef struct LauncherShared
@@ -122,6 +132,8 @@ entry_of(Oid database)
 		unused->database = database;
 		unused->state = DATABASE_UNKNOWN;
 		unused->left = 0;
+		unused->pause = 0;
+		unused->not_before = 0;
 	}
 	return unused;
 }
@@ -164,7 +176,28 @@ set_state(Oid database, DatabaseState state)
 	SpinLockRelease(&shared->mutex);
 }
 
+/* Whatever was known of it no longer holds: a worker may be started at once. */
+static void
+forget_state(DatabaseEntry *entry)
+{
+	entry->state = DATABASE_UNKNOWN;
+	entry->pause = 0;
+	entry->not_before = 0;
+}
+
 /* ---- told by others ---- */
+
+static void
+forget_database(Oid database)
+{
+	DatabaseEntry *entry;
+
+	SpinLockAcquire(&shared->mutex);
+	entry = entry_of(database);
+	if (entry)
+		forget_state(entry);
+	SpinLockRelease(&shared->mutex);
+}
 
 static void
 transaction_ends(XactEvent event, void *arg)
@@ -175,7 +208,7 @@ transaction_ends(XactEvent event, void *arg)
 	if (event == XACT_EVENT_COMMIT)
 	{
 		if (extension_created)
-			set_state(MyDatabaseId, DATABASE_UNKNOWN);
+			forget_database(MyDatabaseId);
 		wake_launcher();
 	}
 	extension_created = false;
@@ -200,6 +233,19 @@ void
 queue_launcher_worker_has_no_extension(void)
 {
 	set_state(MyDatabaseId, DATABASE_WITHOUT);
+}
+
+/* A worker did a round: should it end now, that is no reason to wait long. */
+void
+queue_launcher_worker_works(void)
+{
+	DatabaseEntry *entry;
+
+	SpinLockAcquire(&shared->mutex);
+	entry = entry_of(MyDatabaseId);
+	if (entry)
+		entry->pause = 0;
+	SpinLockRelease(&shared->mutex);
 }
 
 bool
@@ -257,7 +303,7 @@ queue_launcher_return(Oid database)
 	if (entry && entry->left > 0)
 	{
 		entry->left--;
-		entry->state = DATABASE_UNKNOWN;
+		forget_state(entry);
 	}
 	SpinLockRelease(&shared->mutex);
 	wake_launcher();
@@ -294,7 +340,7 @@ queue_launcher_pin_settings(void)
 		{"transaction_timeout", "0"},
 	};
 
-	for (int i = 0; i < lengthof(pinned); i++)
+	for (int i = 0; i < (int) lengthof(pinned); i++)
 		if (GetConfigOption(pinned[i][0], true, false) != NULL)
 			SetConfigOption(pinned[i][0], pinned[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 }
@@ -316,7 +362,8 @@ list_databases(MemoryContext context)
 		Form_pg_database row = (Form_pg_database) GETSTRUCT(tuple);
 		MemoryContext old;
 
-		if (!row->datallowconn || row->datistemplate)
+		if (!row->datallowconn || row->datistemplate ||
+			row->datconnlimit == CONNLIMIT_INVALID_DATABASE)
 			continue;
 		old = MemoryContextSwitchTo(context);
 		result = lappend_oid(result, row->oid);
@@ -344,8 +391,9 @@ forget_dropped(List *databases)
 	SpinLockRelease(&shared->mutex);
 }
 
+/* Whether it lacks a worker; *not_before is when one may be started. */
 static bool
-needs_worker(Oid database)
+needs_worker(Oid database, QueueTime *not_before)
 {
 	DatabaseEntry *entry;
 	bool		needs;
@@ -353,8 +401,26 @@ needs_worker(Oid database)
 	SpinLockAcquire(&shared->mutex);
 	entry = entry_of(database);
 	needs = entry && entry->left == 0 && entry->state != DATABASE_WITHOUT;
+	*not_before = needs ? entry->not_before : 0;
 	SpinLockRelease(&shared->mutex);
 	return needs && queue_wakeup_worker_pid(database) == 0;
+}
+
+/* A worker is about to be started, the first one or one more. */
+static void
+note_start(Oid database)
+{
+	DatabaseEntry *entry;
+
+	SpinLockAcquire(&shared->mutex);
+	entry = entry_of(database);
+	if (entry)
+	{
+		entry->state = DATABASE_ASKED;
+		entry->pause = Max(SHORTEST_PAUSE, Min(entry->pause * 2, LONGEST_PAUSE));
+		entry->not_before = queue_clock_now() + entry->pause;
+	}
+	SpinLockRelease(&shared->mutex);
 }
 
 /*
@@ -378,9 +444,12 @@ start_worker(Oid database)
 	strcpy(worker.bgw_type, "queue worker");
 	strcpy(worker.bgw_library_name, "queue");
 	strcpy(worker.bgw_function_name, "queue_worker_main");
-	set_state(database, DATABASE_ASKED);
+	note_start(database);
 	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+	{
+		forget_database(database);
 		return false;
+	}
 	if (WaitForBackgroundWorkerStartup(handle, &pid) != BGWH_STARTED)
 		return true;
 	while (GetBackgroundWorkerPid(handle, &pid) == BGWH_STARTED &&
@@ -403,34 +472,44 @@ forget_me(int code, Datum arg)
 	SpinLockRelease(&shared->mutex);
 }
 
-/* One look at all databases; returns how long to sleep. */
+/* Said once, until there is room for all again. */
+static void
+tell_lacking(bool lacking)
+{
+	static bool told = false;
+
+	if (lacking && !told)
+		ereport(LOG,
+				(errmsg("queue could not start a worker for every database"),
+				 errhint("Raise \"max_worker_processes\".")));
+	told = lacking;
+}
+
+/* One look at all databases; returns how long to sleep, in ms. */
 static long
 look(MemoryContext scratch)
 {
 	List	   *databases = list_databases(scratch);
 	ListCell   *cell;
-	long		sleep = LOOK_INTERVAL;
+	QueueTime	wake = queue_clock_now() + LOOK_INTERVAL * 1000;
+	QueueTime	not_before;
 	bool		lacking = false;
 
 	forget_dropped(databases);
 	foreach(cell, databases)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (!needs_worker(lfirst_oid(cell)))
+		if (!needs_worker(lfirst_oid(cell), &not_before))
 			continue;
-		if (!start_worker(lfirst_oid(cell)))
+		if (not_before <= queue_clock_now() && !start_worker(lfirst_oid(cell)))
 			lacking = true;
-		else if (needs_worker(lfirst_oid(cell)))
-			sleep = RETRY_INTERVAL; /* it died */
+		else if (needs_worker(lfirst_oid(cell), &not_before))
+			wake = Min(wake, not_before);	/* it died, now or before */
 	}
+	tell_lacking(lacking);
 	if (lacking)
-	{
-		ereport(LOG,
-				(errmsg("queue could not start a worker for every database"),
-				 errhint("Raise \"max_worker_processes\".")));
-		sleep = LOOK_INTERVAL / 6;
-	}
-	return sleep;
+		wake = Min(wake, queue_clock_now() + LOOK_INTERVAL / 6 * 1000);
+	return Max((wake - queue_clock_now()) / 1000 + 1, 1);
 }
 
 void

@@ -17,6 +17,7 @@ extern void queue_launcher_leave(Oid database);
 extern void queue_launcher_return(Oid database);
 extern bool queue_launcher_is_left(Oid database);
 extern void queue_launcher_worker_has_no_extension(void);
+extern void queue_launcher_worker_works(void);
 extern void queue_launcher_pin_settings(void);
 extern bool queue_launcher_running(void);
 

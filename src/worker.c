@@ -342,6 +342,7 @@ queue_worker_main(Datum main_arg)
 	Oid			database = DatumGetObjectId(main_arg);
 	QueueTime	next_tick = 0;
 	QueueTime	next_load = 0;
+	bool		works = false;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -386,6 +387,9 @@ queue_worker_main(Datum main_arg)
 			next_load = queue_clock_now() + LOAD_INTERVAL;
 		}
 		wake = run_round(&next_tick);
+		if (!works)
+			queue_launcher_worker_works();
+		works = true;
 		sleep_until(wake);
 	}
 }
