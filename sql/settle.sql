@@ -113,3 +113,17 @@ SELECT queue.release_batch(ARRAY[NULL]::uuid[]);
 SELECT queue.nack('00000000-0000-8000-8000-000000000000', options => '{"error_class": "x"}');
 SELECT * FROM queue.check();
 SELECT queue.drop('s', true);
+
+-- Only what was acked is already_acked.
+SELECT queue.create('ended', '{"backoff": "none"}');
+SELECT count(queue.enqueue('ended', to_jsonb(n))) FROM generate_series(1, 4) n;
+CREATE TEMP TABLE ended AS SELECT receipt, payload FROM queue.dequeue('ended', 4);
+BEGIN;
+SELECT queue.ack(receipt) FROM ended WHERE payload = '1';
+SELECT queue.nack(receipt) FROM ended WHERE payload = '2';
+SELECT queue.reject(receipt) FROM ended WHERE payload = '3';
+SELECT queue.purge('ended', '{"states": ["leased"]}');
+SELECT payload, status FROM ended e, queue.try_ack(ARRAY[e.receipt]) ORDER BY payload;
+COMMIT;
+SELECT payload, status FROM ended e, queue.try_ack(ARRAY[e.receipt]) ORDER BY payload;
+SELECT queue.drop('ended', true);

@@ -23,6 +23,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "acl.h"
@@ -124,21 +125,16 @@ create_queue(const char *name, Jsonb *options, Oid dead_letter, int32 dead_lette
 	return view;
 }
 
-/* The view that an option dead_letter names. */
+/* The view that an option dead_letter names, locked against a drop. */
 static Oid
 find_dead_letter(const char *name, const char *of)
 {
-	Oid			view = queue_catalog_find(name);
-
 	if (strcmp(name, of) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("queue \"%s\" cannot be its own dead-letter queue", name)));
-	if (!OidIsValid(view) || queue_catalog_get(view) == NULL)
-		queue_error_no_queue(name);
 	/* Who redirects dead messages writes to that queue. */
-	queue_acl_check(view, name, QUEUE_ACL_ENQUEUE);
-	return view;
+	return queue_catalog_open(cstring_to_text(name), QUEUE_ACL_ENQUEUE)->view;
 }
 
 static Jsonb *
@@ -223,13 +219,21 @@ open_owned(FunctionCallInfo fcinfo, LOCKMODE mode)
 	return queue_catalog_open_owned(PG_GETARG_TEXT_PP(0), mode);
 }
 
+/* The dead-letter queue that was made with a queue, locked; InvalidOid if there is none. */
 static Oid
-own_dead_letter(QueueDef *def)
+own_dead_letter(int32 id, const char *name, LOCKMODE mode)
 {
-	Oid			view = queue_catalog_find(psprintf("%s" DEAD_SUFFIX, def->name));
-	QueueDef   *dead = OidIsValid(view) ? queue_catalog_get(view) : NULL;
+	Oid			view = queue_catalog_find(psprintf("%s" DEAD_SUFFIX, name));
+	QueueDef   *dead;
 
-	return dead && dead->dead_letter_of == def->id ? view : InvalidOid;
+	if (!OidIsValid(view))
+		return InvalidOid;
+	LockRelationOid(view, mode);
+	dead = queue_catalog_get(view);
+	if (dead && dead->dead_letter_of == id)
+		return view;
+	UnlockRelationOid(view, mode);
+	return InvalidOid;
 }
 
 PG_FUNCTION_INFO_V1(queue_alter);
@@ -254,7 +258,7 @@ queue_alter(PG_FUNCTION_ARGS)
 	queue_options_parse(merged, &options);
 	if (options.dead_letter == NULL)
 	{
-		dead_letter = own_dead_letter(def);
+		dead_letter = own_dead_letter(def->id, def->name, AccessShareLock);
 		if (!OidIsValid(dead_letter) && def->dead_letter_of == 0)
 			dead_letter = create_dead_letter(def->name, def->id);
 	}
@@ -312,18 +316,23 @@ queue_resume(PG_FUNCTION_ARGS)
 
 /* ---- drop ---- */
 
-/* Whether any row would be seen by a snapshot taken now; leases count too. */
+/*
+ * Whether any row is there, leased ones too. The lock keeps others out, so what
+ * a snapshot taken now does not see is not there; the transaction's may be older.
+ */
 static bool
 has_messages(QueueDef *def)
 {
 	char	   *sql = psprintf("SELECT 1 FROM (SELECT queue._peek(%d)) p LIMIT 1", def->id);
 	bool		found;
 
+	PushActiveSnapshot(GetLatestSnapshot());
 	SPI_connect();
-	if (SPI_execute(sql, false, 1) != SPI_OK_SELECT)
+	if (SPI_execute(sql, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not look into queue \"%s\"", def->name);
 	found = SPI_processed > 0;
 	SPI_finish();
+	PopActiveSnapshot();
 	return found;
 }
 
@@ -402,14 +411,10 @@ queue_drop(PG_FUNCTION_ARGS)
 		queue_error_null("force");
 	def = open_owned(fcinfo, AccessExclusiveLock);
 	view = def->view;
-	dead = own_dead_letter(def);
-	if (OidIsValid(dead))
-	{
-		LockRelationOid(dead, AccessExclusiveLock);
-		/* Another queue may use it too: then it stays. */
-		if (queue_catalog_dead_letter_user(dead, def->id) != 0)
-			dead = InvalidOid;
-	}
+	dead = own_dead_letter(def->id, def->name, AccessExclusiveLock);
+	/* Another queue may use it too: then it stays. */
+	if (OidIsValid(dead) && queue_catalog_dead_letter_user(dead, def->id) != 0)
+		dead = InvalidOid;
 	if (!PG_GETARG_BOOL(1))
 	{
 		refuse_if_full(def);

@@ -458,15 +458,15 @@ queue_catalog_check_view(Relation view)
 		queue_error_no_queue(RelationGetRelationName(view));
 }
 
-/* Whether a relation is a segment of some queue. */
-bool
-queue_catalog_is_segment(Oid relid)
+/* The id of the queue of which a relation is a segment; 0 if it is none. */
+int32
+queue_catalog_queue_of_segment(Oid relid)
 {
 	Relation	rel = table_open(own_relation("_segment"), AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	bool		found = false;
+	int32		id = 0;
 
 	ScanKeyInit(&key, SEGMENT_RELATION, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
 	scan = systable_beginscan(rel, own_relation("_segment_pkey"), true, NULL, 1, &key);
@@ -474,13 +474,13 @@ queue_catalog_is_segment(Oid relid)
 	{
 		bool		isnull;
 
-		found = is_segment_of(relid,
-							  DatumGetInt32(column_of(rel, tuple, SEGMENT_QUEUE, &isnull)),
-							  DatumGetInt32(column_of(rel, tuple, SEGMENT_NUMBER, &isnull)));
+		id = DatumGetInt32(column_of(rel, tuple, SEGMENT_QUEUE, &isnull));
+		if (!is_segment_of(relid, id, DatumGetInt32(column_of(rel, tuple, SEGMENT_NUMBER, &isnull))))
+			id = 0;
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return found;
+	return id;
 }
 
 /* The views of all queues of the database, as a list of OIDs. */
@@ -585,17 +585,40 @@ insert_segment_row(Oid relid, int32 id, int32 number)
 	table_close(rel, RowExclusiveLock);
 }
 
-/* Make the table of a new segment. */
-Oid
-queue_catalog_create_segment(int32 id, int32 number)
+/*
+ * A name for a new segment, from this number on, that neither a row of ours
+ * nor anybody's relation has.
+ */
+static int32
+choose_name(char *name, int32 id, int32 number)
 {
-	char		name[NAMEDATALEN];
-	Oid			relid;
-	Oid			save_user;
-	int			save_context;
+	Relation	rel = table_open(own_relation("_segment"), AccessShareLock);
+	ScanKeyData key[2];
 
-	segment_name(name, id, number);
-	queue_catalog_as_owner(&save_user, &save_context);
+	ScanKeyInit(&key[0], SEGMENT_QUEUE, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
+	for (;; number = number == PG_INT32_MAX ? 1 : number + 1)
+	{
+		SysScanDesc scan;
+		bool		taken;
+
+		CHECK_FOR_INTERRUPTS();
+		segment_name(name, id, number);
+		if (OidIsValid(queue_catalog_find(name)))
+			continue;
+		ScanKeyInit(&key[1], SEGMENT_NUMBER, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(number));
+		scan = systable_beginscan(rel, own_relation("_segment_queue_key"), true, NULL, 2, key);
+		taken = HeapTupleIsValid(systable_getnext(scan));
+		systable_endscan(scan);
+		if (!taken)
+			break;
+	}
+	table_close(rel, AccessShareLock);
+	return number;
+}
+
+static void
+make_table(const char *name)
+{
 	SPI_connect();
 	queue_acl_internal_ddl++;
 	PG_TRY();
@@ -614,17 +637,37 @@ queue_catalog_create_segment(int32 id, int32 number)
 	}
 	PG_END_TRY();
 	SPI_finish();
-	SetUserIdAndSecContext(save_user, save_context);
-	relid = queue_catalog_find(name);
-	insert_segment_row(relid, id, number);
-	CommandCounterIncrement();
-	return relid;
 }
 
+/* Make a new segment; it gets this number or a later one. */
+void
+queue_catalog_create_segment(int32 id, int32 number)
+{
+	char		name[NAMEDATALEN];
+	Oid			save_user;
+	int			save_context;
+
+	number = choose_name(name, id, number);
+	queue_catalog_as_owner(&save_user, &save_context);
+	make_table(name);
+	SetUserIdAndSecContext(save_user, save_context);
+	insert_segment_row(queue_catalog_find(name), id, number);
+	CommandCounterIncrement();
+}
+
+/*
+ * An id that shared memory still knows is of a queue whose drop has not
+ * committed, with an extension that was dropped and is made anew.
+ */
 int32
 queue_catalog_next_id(void)
 {
-	return (int32) nextval_internal(own_relation("queue_id"), false);
+	int32		id;
+
+	do
+		id = (int32) nextval_internal(own_relation("queue_id"), false);
+	while (queue_state_get(id, false) != NULL);
+	return id;
 }
 
 /* Store a new queue under an id that queue_catalog_next_id() gave. */

@@ -46,14 +46,14 @@ extern QueueDef *queue_catalog_open(text *name, AclMode need);
 extern QueueDef *queue_catalog_open_owned(text *name, LOCKMODE mode);
 extern QueueDef *queue_catalog_get_by_id(int32 id);
 extern List *queue_catalog_segments(int32 id);
-extern bool queue_catalog_is_segment(Oid relid);
+extern int32 queue_catalog_queue_of_segment(Oid relid);
 extern void queue_catalog_check_view(Relation view);
 extern bool queue_catalog_is_view(Oid relid);
 extern List *queue_catalog_views(void);
 extern void queue_catalog_init(void);
 extern Oid	queue_catalog_message_sequence(void);
 
-extern Oid	queue_catalog_create_segment(int32 id, int32 number);
+extern void queue_catalog_create_segment(int32 id, int32 number);
 extern int32 queue_catalog_next_id(void);
 extern void queue_catalog_insert(Oid view, int32 id, Jsonb *options, Oid dead_letter, int32 dead_letter_of);
 extern Jsonb *queue_catalog_read_options(Oid view);

@@ -416,7 +416,7 @@ look_again(QueueState *state)
 
 		if (rel == NULL)
 			continue;
-		queue_segment_refresh(segment, rel);
+		queue_ring_refresh(state, segment, rel);
 		groups = (pg_atomic_read_u32(&segment->pages) + QUEUE_MAP_GROUP_PAGES - 1) / QUEUE_MAP_GROUP_PAGES;
 		if (group < groups)
 		{

@@ -28,6 +28,7 @@
 #include "failure.h"
 #include "lease.h"
 #include "message.h"
+#include "ring.h"
 
 /* Errors longer than this are cut, at a character's boundary. */
 #define MAX_ERROR_BYTES 8192
@@ -143,18 +144,6 @@ store_retry(QueueMessage *message, QueueDef *def, TimestampTz next)
 	queue_enqueue_store(def, message, 1);
 }
 
-/* The worker does not wait for somebody who drops the queue: it comes again. */
-static void
-lock_target(Oid view)
-{
-	if (MyBackendType != B_BG_WORKER)
-		LockRelationOid(view, AccessShareLock);
-	else if (!ConditionalLockRelationOid(view, AccessShareLock))
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("dead-letter queue is locked")));
-}
-
 /*
  * To the dead-letter queue, past its pause and limits. What the message had of
  * its own life there begins anew: failures, time to live, attempts. Without a
@@ -163,15 +152,17 @@ lock_target(Oid view)
 static void
 store_dead(QueueMessage *message, QueueDef *def, QueueSlot *slot, const char *reason, int failures)
 {
-	QueueDef   *target = NULL;
+	QueueDef   *target;
 
-	if (OidIsValid(def->dead_letter))
-	{
-		lock_target(def->dead_letter);
-		target = queue_catalog_get(def->dead_letter);
-	}
-	if (target == NULL)
+	if (!OidIsValid(def->dead_letter))
 		return;
+	LockRelationOid(def->dead_letter, AccessShareLock);
+	target = queue_catalog_get(def->dead_letter);
+	if (target == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the dead-letter queue of queue \"%s\" does not exist", def->name),
+				 errhint("Set the option dead_letter with queue.alter().")));
 	queue_message_add_header(message, "queue.death",
 							 describe_death(message, def, slot, reason, failures));
 	queue_message_clear(message, QUEUE_COLUMN_VISIBLE_AT);
@@ -290,42 +281,79 @@ drop_orphan(QueueSlot *slot)
 
 /*
  * Slots whose writing raised an error, with the time to try them again: one
- * bad message must not stop the others, which share its transaction.
+ * bad message must not stop the others of its queue, which share its
+ * transaction; and its queue rests too, for less long, since whatever is wrong
+ * with it must not stop other queues.
  */
 #define MAX_BLAMED 256
-#define BLAME_USECS 10000000
+#define BLAME_SLOT_USECS 10000000
+#define BLAME_QUEUE_USECS 1000000
 
 static struct
 {
 	uint32		slot;
+	uint32		queue;
 	uint64		sequence;
-	QueueTime	until;
+	QueueTime	at;
 }			blamed[MAX_BLAMED];
 static int	blamed_count;		/* entries, the last MAX_BLAMED of them kept */
 static uint32 writing = PG_UINT32_MAX;	/* the slot that is being written */
 
 static bool
-is_blamed(uint32 slot, uint64 sequence, QueueTime now)
+is_blamed(uint32 number, uint64 sequence, QueueTime now)
 {
 	for (int i = 0; i < Min(blamed_count, MAX_BLAMED); i++)
-		if (blamed[i].slot == slot && blamed[i].sequence == sequence && blamed[i].until > now)
+	{
+		QueueTime	age = now - blamed[i].at;
+
+		if ((blamed[i].slot == number && blamed[i].sequence == sequence && age < BLAME_SLOT_USECS) ||
+			(blamed[i].queue == queue_slot(number)->queue && age < BLAME_QUEUE_USECS))
 			return true;
+	}
 	return false;
 }
 
-/* The worker's transaction failed: pass over the slot it was at for a while. */
-void
+/*
+ * The worker's transaction failed: pass over the slot it was at for a while.
+ * Returns whether there was one, so that others are to be tried at once.
+ */
+bool
 queue_failure_blame(void)
 {
 	int			i;
 
 	if (writing == PG_UINT32_MAX)
-		return;
+		return false;
 	i = blamed_count++ % MAX_BLAMED;
 	blamed[i].slot = writing;
+	blamed[i].queue = queue_slot(writing)->queue;
 	blamed[i].sequence = QUEUE_SLOT_SEQUENCE(pg_atomic_read_u64(&queue_slot(writing)->word));
-	blamed[i].until = queue_clock_now() + BLAME_USECS;
+	blamed[i].at = queue_clock_now();
 	writing = PG_UINT32_MAX;
+	return true;
+}
+
+/*
+ * Whether what comes of a message can be stored without waiting for anybody:
+ * who has locked that queue must not stop the worker for all others.
+ */
+static bool
+can_store(QueueDef *def, bool dead)
+{
+	QueueDef   *target = def;
+	uint32		active;
+
+	if (dead && !OidIsValid(def->dead_letter))
+		return true;
+	if (dead && !ConditionalLockRelationOid(def->dead_letter, AccessShareLock))
+		return false;
+	/* None: store_dead() will say so. */
+	if (dead && (target = queue_catalog_get(def->dead_letter)) == NULL)
+		return true;
+	queue_ring_load(target->state);
+	active = pg_atomic_read_u32(&target->state->active);
+	return active == QUEUE_NONE ||
+		ConditionalLockRelationOid(queue_segment_at(active)->relid, RowExclusiveLock);
 }
 
 static bool
@@ -367,6 +395,12 @@ write_slot(uint32 number)
 	}
 	else if (!failure.counts)
 		queue_pending_resettle_last(QUEUE_SETTLE_MOVE);
+	if (!can_store(settling.def, failure.death != NULL))
+	{
+		queue_pending_unsettle_last();
+		queue_settle_end(&settling);
+		return false;
+	}
 	if (queue_failure_write(&settling, &failure) == QUEUE_FATE_LOST)
 	{
 		/* Only if it is gone for good; else it is tried again. */

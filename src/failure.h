@@ -27,7 +27,7 @@ extern QueueFate queue_failure_write(QueueSettling *settling, const QueueFailure
 extern QueueSettleStatus queue_failure_nack(const pg_uuid_t *receipt, const char *error,
 											int64 delay, QueueFate *fate);
 extern QueueSettleStatus queue_failure_reject(const pg_uuid_t *receipt, const char *reason);
-extern void queue_failure_blame(void);
+extern bool queue_failure_blame(void);
 extern int	queue_failure_write_cooling(int limit, bool *more);
 
 #endif							/* QUEUE_FAILURE_H */

@@ -71,7 +71,7 @@ is_ours(Oid relid, char *relkind)
 	*relkind = get_rel_relkind(relid);
 	if (*relkind == RELKIND_VIEW)
 		return queue_catalog_is_view(relid);
-	return *relkind == RELKIND_RELATION && queue_catalog_is_segment(relid);
+	return *relkind == RELKIND_RELATION && queue_catalog_queue_of_segment(relid) != 0;
 }
 
 QUEUE_NORETURN static void
@@ -112,6 +112,13 @@ check_target(CmdType operation, Oid relid)
 	}
 	else if (operation != CMD_INSERT)
 		refuse_segment(relid, operation == CMD_DELETE ? "delete from" : "update");
+	else if (queue_shmem_ready())
+	{
+		QueueDef   *def = queue_catalog_get_by_id(queue_catalog_queue_of_segment(relid));
+
+		if (def && def->state)
+			queue_pending_restored(def->state);
+	}
 }
 
 static void

@@ -158,21 +158,12 @@ queue_lease_begin_settling(QueueSlot *slot, uint64 word)
 											word & (QUEUE_SLOT_FLAGS & ~QUEUE_SLOT_ACKED)));
 }
 
-/* The settlement was rolled back: the slot is what it was before. */
-void
-queue_lease_unsettle(QueueSlot *slot, uint64 sequence)
+/* A settlement was rolled back: the locked slot is what it was before, and unlocked. */
+static void
+unsettle_locked(QueueSlot *slot, uint64 word)
 {
-	uint64		word;
-	uint32		gone;
+	uint32		gone = word & QUEUE_SLOT_GONE;
 
-	if (!queue_slot_lock_sequence(slot, sequence, &word))
-		return;
-	if (QUEUE_SLOT_STATE(word) != QUEUE_SLOT_SETTLING)
-	{
-		queue_slot_unlock(slot, word);
-		return;
-	}
-	gone = word & QUEUE_SLOT_GONE;
 	word = (QUEUE_SLOT_SEQUENCE(word) << 16) | slot->prior;
 	slot->xid = InvalidFullTransactionId;
 	switch (QUEUE_SLOT_STATE(word))
@@ -201,24 +192,76 @@ queue_lease_unsettle(QueueSlot *slot, uint64 sequence)
 	queue_slot_unlock(slot, word);
 }
 
+/* The settlement of this transaction was rolled back. */
+void
+queue_lease_unsettle(QueueSlot *slot, uint64 sequence)
+{
+	uint64		word;
+
+	if (!queue_slot_lock_sequence(slot, sequence, &word))
+		return;
+	if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_SETTLING)
+		unsettle_locked(slot, word);
+	else
+		queue_slot_unlock(slot, word);
+}
+
+/* The row of a locked slot is deleted for good: count that, by how it ended. */
+void
+queue_lease_count_settled(QueueSlot *slot, QueueSettlement how, QueueTime now)
+{
+	QueueState *state = &queue_states[slot->queue];
+	QueueSegment *segment = queue_segment_at(slot->segment);
+
+	queue_count(state, QUEUE_COUNT_STORED, -1);
+	if (slot->timed)
+		queue_count(state, QUEUE_COUNT_TIMED, -1);
+	switch (how)
+	{
+		case QUEUE_SETTLE_ACK:
+			queue_count(state, QUEUE_COUNT_ACKED, 1);
+			queue_count(state, QUEUE_COUNT_WORK_USECS, now - slot->taken);
+			break;
+		case QUEUE_SETTLE_DEAD:
+			queue_count(state, QUEUE_COUNT_DEAD, 1);
+			break;
+		case QUEUE_SETTLE_EXPIRED:
+			queue_count(state, QUEUE_COUNT_EXPIRED, 1);
+			break;
+		case QUEUE_SETTLE_CANCEL:
+			queue_count(state, QUEUE_COUNT_CANCELLED, 1);
+			break;
+		case QUEUE_SETTLE_RETRY:
+		case QUEUE_SETTLE_MOVE:
+			break;
+	}
+	if (pg_atomic_read_u32(&segment->generation) != slot->generation)
+		return;
+	pg_atomic_write_u64(&segment->deleted_at, (uint64) now);
+	pg_atomic_fetch_sub_u64(&segment->live, 1);
+}
+
 /*
  * The settling transaction was prepared: no callback will tell how it ends, so
  * the slot remembers its id and whoever comes along asks for its fate.
  */
 void
-queue_lease_prepare(QueueSlot *slot, uint64 sequence, FullTransactionId xid)
+queue_lease_prepare(QueueSlot *slot, uint64 sequence, QueueSettlement how, FullTransactionId xid)
 {
 	uint64		word;
 
 	if (!queue_slot_lock_sequence(slot, sequence, &word))
 		return;
 	slot->xid = xid;
+	slot->how = how;
 	queue_slot_unlock(slot, word | QUEUE_SLOT_PREPARED);
 }
 
 /*
  * If the prepared transaction that settles this slot has ended, bring the slot
- * where it belongs. Returns whether it had ended.
+ * where it belongs, and count what commit would have counted. Its fate is
+ * asked for without the slot's lock, so under it the slot must still be that
+ * transaction's. Returns whether it had ended.
  */
 bool
 queue_lease_resolve_prepared(QueueSlot *slot)
@@ -227,25 +270,44 @@ queue_lease_resolve_prepared(QueueSlot *slot)
 	FullTransactionId xid = slot->xid;
 	uint64		sequence = QUEUE_SLOT_SEQUENCE(word);
 	TransactionId short_xid = XidFromFullTransactionId(xid);
+	bool		committed;
 
 	if (!(word & QUEUE_SLOT_PREPARED) || !FullTransactionIdIsValid(xid) ||
 		TransactionIdIsInProgress(short_xid))
 		return false;
-	if (!TransactionIdDidCommit(short_xid))
-	{
-		queue_lease_unsettle(slot, sequence);
+	committed = TransactionIdDidCommit(short_xid);
+	if (!queue_slot_lock_sequence(slot, sequence, &word))
 		return true;
-	}
-	if (queue_slot_lock_sequence(slot, sequence, &word))
+	if (!(word & QUEUE_SLOT_PREPARED) || QUEUE_SLOT_STATE(word) != QUEUE_SLOT_SETTLING ||
+		!FullTransactionIdEquals(slot->xid, xid))
+		queue_slot_unlock(slot, word);
+	else if (!committed)
+		unsettle_locked(slot, word);
+	else
 	{
-		if ((word & QUEUE_SLOT_PREPARED) && QUEUE_SLOT_STATE(word) == QUEUE_SLOT_SETTLING)
-		{
-			queue_state_ask(&queue_states[slot->queue], QUEUE_ASK_RECOUNT | QUEUE_ASK_RECLAIM);
-			slot->xid = InvalidFullTransactionId;
-			queue_slot_free(slot, word, QUEUE_SLOT_ACKED);
-		}
-		else
-			queue_slot_unlock(slot, word);
+		QueueState *state = &queue_states[slot->queue];
+
+		queue_lease_count_settled(slot, slot->how, queue_clock_now());
+		queue_state_ask(state, QUEUE_ASK_RECLAIM);
+		slot->xid = InvalidFullTransactionId;
+		queue_slot_free(slot, word, slot->how == QUEUE_SETTLE_ACK ? QUEUE_SLOT_ACKED : 0);
 	}
 	return true;
+}
+
+/* Do that for all of a queue. Returns whether none is prepared any more. */
+bool
+queue_lease_resolve_all(QueueState *state)
+{
+	bool		none = true;
+
+	for (uint32 i = 0; i < queue_slot_count(); i++)
+	{
+		QueueSlot  *slot = queue_slot(i);
+
+		if ((pg_atomic_read_u64(&slot->word) & QUEUE_SLOT_PREPARED) &&
+			slot->queue == queue_state_index(state) && !queue_lease_resolve_prepared(slot))
+			none = false;
+	}
+	return none;
 }

@@ -14,7 +14,10 @@ extern void queue_lease_release(QueueSlot *slot, uint64 word, QueueTime next);
 extern void queue_lease_taker_aborted(QueueSlot *slot, uint64 sequence, bool counts);
 extern void queue_lease_begin_settling(QueueSlot *slot, uint64 word);
 extern void queue_lease_unsettle(QueueSlot *slot, uint64 sequence);
-extern void queue_lease_prepare(QueueSlot *slot, uint64 sequence, FullTransactionId xid);
+extern void queue_lease_count_settled(QueueSlot *slot, QueueSettlement how, QueueTime now);
+extern void queue_lease_prepare(QueueSlot *slot, uint64 sequence, QueueSettlement how,
+								FullTransactionId xid);
 extern bool queue_lease_resolve_prepared(QueueSlot *slot);
+extern bool queue_lease_resolve_all(QueueState *state);
 
 #endif							/* QUEUE_LEASE_H */

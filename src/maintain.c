@@ -21,6 +21,7 @@
 #include "dequeue.h"
 #include "failure.h"
 #include "guc.h"
+#include "lease.h"
 #include "maintain.h"
 #include "message.h"
 #include "pending.h"
@@ -38,6 +39,9 @@
 
 /* So is one with messages, in case the count of them is wrong. */
 #define RETRY_LIVE 30000000
+
+/* Between two counts of a queue it rests so many times as long as the count took. */
+#define RECOUNT_SHARE 20
 
 /* Write failures and the like; true: there is more. */
 bool
@@ -58,21 +62,11 @@ bool
 queue_maintain_reserve(QueueDef *def)
 {
 	QueueState *state = def->state;
-	ListCell   *cell;
 	uint32		active;
 
-	queue_ring_load(state);
+	queue_ring_complete(state);
 	if (state->reserves > 0)
 		return false;
-	foreach(cell, queue_catalog_segments(def->id))
-	{
-		QueueCatalogSegment *row = lfirst(cell);
-
-		if (queue_ring_has(state, row->relid))
-			continue;
-		queue_ring_add(state, row->relid, row->number);
-		return false;
-	}
 	/* A queue that nobody uses has one segment. */
 	active = pg_atomic_read_u32(&state->active);
 	if (active != QUEUE_NONE && pg_atomic_read_u32(&queue_segment_at(active)->pages) == 0)
@@ -104,6 +98,8 @@ reclaim_segment(QueueDef *def, QueueSegment *segment, uint32 generation)
 
 	if (rel == NULL)
 		return false;
+	/* What a prepared transaction has acked is counted by its slot, which is about to go. */
+	queue_lease_resolve_all(def->state);
 	if (!queue_segment_prove_dead(rel, &proof))
 		keep(segment, QUEUE_KEPT_LIVE, now + RETRY_LIVE);
 	else if (!proof.all_old && now < free_at)
@@ -168,7 +164,7 @@ queue_maintain_sweep(QueueDef *def, int pages)
 
 		if (rel == NULL)
 			continue;
-		queue_segment_refresh(segment, rel);
+		queue_ring_refresh(state, segment, rel);
 		count = pg_atomic_read_u32(&segment->pages);
 		for (; at < count && pages > 0; at++, pages--, state->swept++)
 		{
@@ -267,16 +263,51 @@ is_prepared_on(int32 id)
 	return found;
 }
 
+/* Moves with each thing that is counted, and never back to where it was. */
+static int64
+changes(QueueState *state)
+{
+	return queue_counted(state, QUEUE_COUNT_ENQUEUED) + queue_counted(state, QUEUE_COUNT_ACKED) +
+		queue_counted(state, QUEUE_COUNT_DEAD) + queue_counted(state, QUEUE_COUNT_EXPIRED) +
+		queue_counted(state, QUEUE_COUNT_CANCELLED);
+}
+
+/*
+ * A snapshot, and what the counters say of the rows that it sees. A commit
+ * between the two moments would be counted twice or not at all, so the
+ * counters must stand still around the snapshot: nobody is between commit and
+ * callback, and no slot waits to be counted for a prepared transaction. NULL if no such
+ * moment was found.
+ */
+static Snapshot
+snapshot_when_quiet(QueueState *state, int64 *stored, int64 *timed)
+{
+	for (int i = 0; i < 100; i++)
+	{
+		int64		before = changes(state);
+		Snapshot	snapshot;
+
+		*stored = queue_counted(state, QUEUE_COUNT_STORED);
+		*timed = queue_counted(state, QUEUE_COUNT_TIMED);
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		if (queue_state_committing() == 0 && queue_lease_resolve_all(state) &&
+			changes(state) == before && queue_counted(state, QUEUE_COUNT_STORED) == *stored)
+			return snapshot;
+		UnregisterSnapshot(snapshot);
+	}
+	return NULL;
+}
+
 /*
  * Count a queue's messages anew. Commits that happen meanwhile are not seen by
  * the snapshot but move the counter; so the counter's movement since the
- * snapshot is added. A commit between the two moments would be counted twice
- * or not at all: the counter must stand still around the snapshot.
+ * snapshot is added.
  */
 bool
 queue_maintain_recount(QueueDef *def)
 {
 	QueueState *state = def->state;
+	QueueTime	begun = queue_clock_now();
 	int64		before;
 	int64		timed_before;
 	Rows		rows = {0};
@@ -284,23 +315,10 @@ queue_maintain_recount(QueueDef *def)
 	QueueSegment *segment;
 	uint32		generation;
 	Snapshot	snapshot;
-	bool		quiet = false;
 
-	queue_ring_load(state);
-	if (is_prepared_on(def->id))
-		return false;
-	for (int i = 0; i < 100 && !quiet; i++)
-	{
-		before = queue_counted(state, QUEUE_COUNT_STORED);
-		timed_before = queue_counted(state, QUEUE_COUNT_TIMED);
-		snapshot = RegisterSnapshot(GetLatestSnapshot());
-		/* Whoever committed before the snapshot has counted, if nobody is between. */
-		quiet = queue_state_committing() == 0 &&
-			queue_counted(state, QUEUE_COUNT_STORED) == before;
-		if (!quiet)
-			UnregisterSnapshot(snapshot);
-	}
-	if (!quiet)
+	queue_ring_complete(state);
+	if (is_prepared_on(def->id) ||
+		(snapshot = snapshot_when_quiet(state, &before, &timed_before)) == NULL)
 		return false;
 	while (queue_ring_next(state, &position, QUEUE_TIME_NEVER, &segment, &generation))
 	{
@@ -311,6 +329,7 @@ queue_maintain_recount(QueueDef *def)
 
 		if (rel == NULL)
 			continue;
+		queue_ring_refresh(state, segment, rel);
 		rows.desc = RelationGetDescr(rel);
 		pages = RelationGetNumberOfBlocks(rel);
 		for (BlockNumber page = 0; page < pages; page++)
@@ -319,12 +338,16 @@ queue_maintain_recount(QueueDef *def)
 			queue_segment_visit_seen(rel, page, snapshot, count_row, &rows);
 		}
 		relation_close(rel, AccessShareLock);
+		/* Fewer than known: a prepared transaction has deleted some, just now for all we know. */
+		if (rows.all - rows_before < live_before)
+			pg_atomic_write_u64(&segment->deleted_at, (uint64) queue_clock_now());
 		pg_atomic_fetch_add_u64(&segment->live, rows.all - rows_before - live_before);
 	}
 	UnregisterSnapshot(snapshot);
 	queue_count(state, QUEUE_COUNT_STORED, rows.all - before);
 	queue_count(state, QUEUE_COUNT_TIMED, rows.timed - timed_before);
 	pg_atomic_write_u32(&state->inexact, 0);
+	state->recount_at = queue_clock_now() + (queue_clock_now() - begun) * RECOUNT_SHARE;
 	return true;
 }
 

@@ -76,6 +76,7 @@ typedef struct Delta
 	bool		created;
 	bool		dropped;
 	bool		altered;
+	bool		restored;
 	int64		enqueued;
 	int64		stored;
 	int64		timed;
@@ -88,6 +89,7 @@ typedef struct Delta
 static TakenSlot *taken;
 static int	taken_count;
 static int	taken_room;
+static int	popped;				/* of those taken */
 static SettledSlot *settled;
 static int	settled_count;
 static int	settled_room;
@@ -148,13 +150,13 @@ queue_pending_resettle_last(QueueSettlement how)
 	settled[settled_count - 1].how = how;
 }
 
-/* Whether the open transaction settles this slot. */
+/* Whether the open transaction has acked what this slot holds. */
 bool
-queue_pending_settles(uint32 slot, uint64 sequence)
+queue_pending_acks(uint32 slot, uint64 sequence)
 {
 	for (int i = settled_count - 1; i >= 0; i--)
 		if (settled[i].slot == slot && settled[i].sequence == sequence)
-			return true;
+			return settled[i].how == QUEUE_SETTLE_ACK;
 	return false;
 }
 
@@ -168,6 +170,7 @@ queue_pending_taken(uint32 slot, uint64 sequence, bool pop)
 	entry->pop = pop;
 	entry->sequence = sequence;
 	entry->statement = GetCurrentStatementStartTimestamp();
+	popped += pop;
 }
 
 /* Room was reserved; the entry comes before the state changes, so an error between is undone. */
@@ -328,6 +331,13 @@ queue_pending_altered(QueueState *state)
 	get_delta(state, NULL)->altered = true;
 }
 
+/* Rows were put into its segments by hand, as a restore does: nobody has counted them. */
+void
+queue_pending_restored(QueueState *state)
+{
+	get_delta(state, NULL)->restored = true;
+}
+
 /* Told by the executor's hook, which may be nested: a statement begins or ends. */
 void
 queue_pending_statement_runs(bool runs)
@@ -351,6 +361,7 @@ static void
 reset(void)
 {
 	taken_count = 0;
+	popped = 0;
 	settled_count = 0;
 	delta_count = 0;
 	range_count = 0;
@@ -418,35 +429,6 @@ flush_returned(ReturnedSlots *returned)
 	returned->count = 0;
 }
 
-static void
-count_settlement(QueueSlot *slot, QueueSettlement how, QueueTime now)
-{
-	QueueState *state = &queue_states[slot->queue];
-
-	queue_count(state, QUEUE_COUNT_STORED, -1);
-	if (slot->timed)
-		queue_count(state, QUEUE_COUNT_TIMED, -1);
-	switch (how)
-	{
-		case QUEUE_SETTLE_ACK:
-			queue_count(state, QUEUE_COUNT_ACKED, 1);
-			queue_count(state, QUEUE_COUNT_WORK_USECS, now - slot->taken);
-			break;
-		case QUEUE_SETTLE_DEAD:
-			queue_count(state, QUEUE_COUNT_DEAD, 1);
-			break;
-		case QUEUE_SETTLE_EXPIRED:
-			queue_count(state, QUEUE_COUNT_EXPIRED, 1);
-			break;
-		case QUEUE_SETTLE_CANCEL:
-			queue_count(state, QUEUE_COUNT_CANCELLED, 1);
-			break;
-		case QUEUE_SETTLE_RETRY:
-		case QUEUE_SETTLE_MOVE:
-			break;
-	}
-}
-
 /* The rows are deleted for good: the slots' lives end. */
 static void
 finish_settled(QueueTime now)
@@ -457,7 +439,6 @@ finish_settled(QueueTime now)
 	{
 		QueueSlot  *slot = queue_slot(settled[i].slot);
 		QueueState *state;
-		QueueSegment *segment;
 		uint64		word;
 
 		if (!queue_slot_lock_sequence(slot, settled[i].sequence, &word))
@@ -468,10 +449,7 @@ finish_settled(QueueTime now)
 			continue;
 		}
 		state = &queue_states[slot->queue];
-		segment = queue_segment_at(slot->segment);
-		count_settlement(slot, settled[i].how, now);
-		pg_atomic_write_u64(&segment->deleted_at, (uint64) now);
-		pg_atomic_fetch_sub_u64(&segment->live, 1);
+		queue_lease_count_settled(slot, settled[i].how, now);
 		if (returned.count == lengthof(returned.numbers) || returned.state != state)
 			flush_returned(&returned);
 		queue_slot_retire(slot, word, settled[i].how == QUEUE_SETTLE_ACK ? QUEUE_SLOT_ACKED : 0);
@@ -516,53 +494,68 @@ forget_database(Oid database)
 		forget_queue(state, database, state->id);
 }
 
+/* Whether this transaction has dropped the queue, before or after the change. */
+static bool
+is_dropped(const Delta *delta)
+{
+	for (int i = 0; i < delta_count; i++)
+		if (deltas[i].dropped && deltas[i].state == delta->state && deltas[i].id == delta->id)
+			return true;
+	return false;
+}
+
+/* Count what happened to one queue and segment. Returns whether the worker is to look. */
+static bool
+apply_delta(const Delta *delta, QueueTime now)
+{
+	QueueState *state = delta->state;
+	bool		call_worker = delta->created;
+
+	Assert(queue_state_is(state, delta->id));
+	if (delta->altered)
+		queue_wakeup_all(state);
+	if (delta->restored)
+		call_worker |= queue_state_ask(state, QUEUE_ASK_RECOUNT);
+	queue_count(state, QUEUE_COUNT_ENQUEUED, delta->enqueued);
+	queue_count(state, QUEUE_COUNT_STORED, delta->stored);
+	queue_count(state, QUEUE_COUNT_TIMED, delta->timed);
+	if (delta->segment)
+		pg_atomic_fetch_add_u64(&delta->segment->live, delta->stored);
+	/* Deletes without slots count for queue.reclaim_delay too. */
+	if (delta->segment && delta->cancelled > 0)
+		pg_atomic_write_u64(&delta->segment->deleted_at, (uint64) now);
+	queue_count(state, QUEUE_COUNT_CANCELLED, delta->cancelled);
+	queue_count(state, QUEUE_COUNT_FAILED, delta->failed);
+	if (delta->due <= now)
+	{
+		queue_wakeup_work(state, delta->stored);
+		call_worker |= queue_state_ask(state, QUEUE_ASK_NOTIFY);
+	}
+	else if (delta->due != QUEUE_TIME_NEVER)
+	{
+		queue_wakeup_due(state, delta->due);
+		call_worker = true;		/* it keeps the time for listeners */
+	}
+	return call_worker || (pg_atomic_read_u32(&state->asks) & QUEUE_ASK_RESERVE);
+}
+
 static void
 apply_deltas(void)
 {
 	bool		call_worker = false;
+	bool		drops = false;
 	QueueTime	now = queue_clock_now();
 
 	for (int i = 0; i < delta_count; i++)
-	{
-		Delta	   *delta = &deltas[i];
-		QueueState *state = delta->state;
-
-		if (delta->dropped)
-		{
-			forget_queue(state, MyDatabaseId, delta->id);
-			call_worker = true;
-			continue;
-		}
-		if (delta->created)
-			call_worker = true;
-		if (delta->altered)
-			queue_wakeup_all(state);
-		queue_count(state, QUEUE_COUNT_ENQUEUED, delta->enqueued);
-		queue_count(state, QUEUE_COUNT_STORED, delta->stored);
-		queue_count(state, QUEUE_COUNT_TIMED, delta->timed);
-		if (delta->segment)
-			pg_atomic_fetch_add_u64(&delta->segment->live, delta->stored);
-		/* Deletes without slots count for queue.reclaim_delay too. */
-		if (delta->segment && delta->cancelled > 0)
-			pg_atomic_write_u64(&delta->segment->deleted_at, (uint64) now);
-		queue_count(state, QUEUE_COUNT_CANCELLED, delta->cancelled);
-		queue_count(state, QUEUE_COUNT_FAILED, delta->failed);
-		if (delta->due == QUEUE_TIME_NEVER)
-			continue;
-		if (delta->due <= now)
-		{
-			queue_wakeup_work(state, delta->stored);
-			call_worker |= queue_state_ask(state, QUEUE_ASK_NOTIFY);
-		}
-		else
-		{
-			queue_wakeup_due(state, delta->due);
-			call_worker = true; /* it keeps the time for listeners */
-		}
-	}
-	for (int i = 0; i < delta_count && !call_worker; i++)
-		call_worker = (pg_atomic_read_u32(&deltas[i].state->asks) & QUEUE_ASK_RESERVE) != 0;
-	if (call_worker)
+		drops |= deltas[i].dropped;
+	for (int i = 0; i < delta_count; i++)
+		if (!drops || !is_dropped(&deltas[i]))
+			call_worker |= apply_delta(&deltas[i], now);
+	/* Last: an entry that was given back is somebody else's at once. */
+	for (int i = 0; drops && i < delta_count; i++)
+		if (deltas[i].dropped)
+			forget_queue(deltas[i].state, MyDatabaseId, deltas[i].id);
+	if (call_worker || drops)
 		queue_wakeup_worker(MyDatabaseId);
 }
 
@@ -650,7 +643,7 @@ at_prepare(void)
 	FullTransactionId xid = GetTopFullTransactionIdIfAny();
 
 	for (int i = 0; i < settled_count; i++)
-		queue_lease_prepare(queue_slot(settled[i].slot), settled[i].sequence, xid);
+		queue_lease_prepare(queue_slot(settled[i].slot), settled[i].sequence, settled[i].how, xid);
 	/* Whoever looks finds rows in progress, and looks again in a while. */
 	lower_ranges(0);
 	for (int i = 0; i < delta_count; i++)
@@ -701,6 +694,24 @@ transaction_ends(XactEvent event, void *arg)
 
 /* ---- savepoints ---- */
 
+/*
+ * Nobody has the receipt of a popped message: it failed. Those popped last
+ * stand last in both lists, so the search is short.
+ */
+static void
+unpop(const SettledSlot *entry)
+{
+	for (int i = taken_count - 1; i >= 0 && popped > 0; i--)
+	{
+		if (!taken[i].pop || taken[i].slot != entry->slot || taken[i].sequence != entry->sequence)
+			continue;
+		queue_lease_taker_aborted(queue_slot(entry->slot), entry->sequence, true);
+		taken[i] = taken[--taken_count];
+		popped--;
+		break;
+	}
+}
+
 static void
 savepoint_aborted(int nest)
 {
@@ -712,15 +723,7 @@ savepoint_aborted(int nest)
 		SettledSlot *entry = &settled[--settled_count];
 
 		queue_lease_unsettle(queue_slot(entry->slot), entry->sequence);
-		/* Nobody has the receipt of a popped message: it failed. */
-		for (int i = taken_count - 1; i >= 0; i--)
-		{
-			if (!taken[i].pop || taken[i].slot != entry->slot || taken[i].sequence != entry->sequence)
-				continue;
-			queue_lease_taker_aborted(queue_slot(entry->slot), entry->sequence, true);
-			taken[i] = taken[--taken_count];
-			break;
-		}
+		unpop(entry);
 	}
 	/* Rows deleted without a slot are back. */
 	lower_ranges(0);
@@ -740,6 +743,7 @@ add_delta(Delta *to, const Delta *from)
 	to->created |= from->created;
 	to->dropped |= from->dropped;
 	to->altered |= from->altered;
+	to->restored |= from->restored;
 	to->enqueued += from->enqueued;
 	to->stored += from->stored;
 	to->timed += from->timed;

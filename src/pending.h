@@ -7,17 +7,6 @@
 
 #include "slot.h"
 
-/* How a slot that the transaction settles will have ended. */
-typedef enum QueueSettlement
-{
-	QUEUE_SETTLE_ACK,
-	QUEUE_SETTLE_RETRY,			/* a copy with one more failure was stored */
-	QUEUE_SETTLE_DEAD,
-	QUEUE_SETTLE_EXPIRED,
-	QUEUE_SETTLE_MOVE,			/* a copy without a failure was stored */
-	QUEUE_SETTLE_CANCEL,
-} QueueSettlement;
-
 extern void queue_pending_init(void);
 extern void queue_pending_reserve(int slots);
 extern void queue_pending_taken(uint32 slot, uint64 sequence, bool pop);
@@ -25,7 +14,7 @@ extern void queue_pending_settled(uint32 slot, uint64 sequence, QueueSettlement 
 extern void queue_pending_unsettle_last(void);
 extern void queue_pending_resettle_last(QueueSettlement how);
 extern void queue_pending_failed(QueueState *state);
-extern bool queue_pending_settles(uint32 slot, uint64 sequence);
+extern bool queue_pending_acks(uint32 slot, uint64 sequence);
 extern void queue_pending_stored(QueueState *state, QueueSegment *segment,
 								 BlockNumber page, QueueTime due, int messages);
 extern void queue_pending_removed(QueueState *state, QueueSegment *segment,
@@ -35,6 +24,7 @@ extern void queue_pending_created(QueueState *state);
 extern void queue_pending_dropped(QueueState *state);
 extern void queue_pending_database_dropped(Oid database);
 extern void queue_pending_altered(QueueState *state);
+extern void queue_pending_restored(QueueState *state);
 extern void queue_pending_statement_runs(bool runs);
 extern void queue_pending_statement_failed(int sqlstate);
 

@@ -219,7 +219,7 @@ queue_purge(QueueDef *def, const QueuePurgeFilter *filter)
 		if (rel == NULL)
 			continue;
 		lock_toast(rel);
-		queue_segment_refresh(segment, rel);
+		queue_ring_refresh(def->state, segment, rel);
 		pages = pg_atomic_read_u32(&segment->pages);
 		for (BlockNumber page = 0; page < pages && (filter->id == 0 || deleted == 0); page++)
 		{

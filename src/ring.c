@@ -140,7 +140,8 @@ queue_ring_load(QueueState *state)
 	qsort(facts, n, sizeof(QueueSegmentFacts), compare_age);
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
-	if (!state->loaded)
+	/* A restore has not come to the table of segments yet: look again. */
+	if (!state->loaded && n > 0)
 	{
 		complete = link_ring(state, facts, n);
 		if (!complete)
@@ -155,9 +156,12 @@ queue_ring_load(QueueState *state)
 	list_free_deep(known);
 }
 
-/* A segment that was just made joins the ring as reserve, or as the first. */
-void
-queue_ring_add(QueueState *state, Oid relid, int32 number)
+/*
+ * A segment that the ring lacks joins it: one just made as reserve, or as the
+ * first; one that has rows already is nobody's to write to.
+ */
+static void
+add(QueueState *state, Oid relid, int32 number)
 {
 	LWLock	   *lock = queue_state_ring_lock(state);
 	QueueSegmentFacts facts = {.relid = relid,.number = number};
@@ -175,12 +179,66 @@ queue_ring_add(QueueState *state, Oid relid, int32 number)
 			segment->role = QUEUE_SEGMENT_ACTIVE;
 			pg_atomic_write_u32(&state->active, queue_segment_index(segment));
 		}
+		else if (facts.pages > 0)
+			segment->role = QUEUE_SEGMENT_SEALED;
 		else
 			state->reserves++;
 	}
 	LWLockRelease(lock);
 	if (segment == NULL)
 		out_of_segments();
+	if (facts.pages > 0)
+		queue_state_ask(state, QUEUE_ASK_RECOUNT);
+}
+
+bool
+queue_ring_has(QueueState *state, Oid relid)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+	bool		found = false;
+
+	LWLockAcquire(lock, LW_SHARED);
+	for (uint32 i = state->first_segment; i != QUEUE_NONE && !found; i = queue_segment_at(i)->next)
+		found = queue_segment_at(i)->relid == relid;
+	LWLockRelease(lock);
+	return found;
+}
+
+/* Take in what the catalog has and the ring lacks. */
+void
+queue_ring_complete(QueueState *state)
+{
+	ListCell   *cell;
+
+	queue_ring_load(state);
+	foreach(cell, queue_catalog_segments(state->id))
+	{
+		QueueCatalogSegment *row = lfirst(cell);
+
+		if (!queue_ring_has(state, row->relid))
+			add(state, row->relid, row->number);
+	}
+}
+
+/* Look at a segment's file. A reserve that got rows by a restore is none any more. */
+void
+queue_ring_refresh(QueueState *state, QueueSegment *segment, Relation rel)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+	bool		restored;
+
+	if (!queue_segment_refresh(segment, rel))
+		return;
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	restored = segment->role == QUEUE_SEGMENT_RESERVE && pg_atomic_read_u32(&segment->pages) > 0;
+	if (restored)
+	{
+		segment->role = QUEUE_SEGMENT_SEALED;
+		state->reserves--;
+	}
+	LWLockRelease(lock);
+	if (restored)
+		queue_state_ask(state, QUEUE_ASK_RECOUNT);
 }
 
 /* The queue is gone. For callbacks: cannot fail. */
@@ -286,33 +344,16 @@ queue_ring_reuse(QueueState *state, QueueSegment *emptied)
 	LWLockRelease(lock);
 }
 
-/* Pages of all segments, and whether one may be waiting to be emptied. */
-uint64
-queue_ring_pages(QueueState *state, bool *sealed)
-{
-	LWLock	   *lock = queue_state_ring_lock(state);
-	uint64		pages = 0;
-
-	*sealed = false;
-	LWLockAcquire(lock, LW_SHARED);
-	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)
-	{
-		pages += pg_atomic_read_u32(&queue_segment_at(i)->pages);
-		*sealed |= queue_segment_at(i)->role == QUEUE_SEGMENT_SEALED;
-	}
-	LWLockRelease(lock);
-	return pages;
-}
-
+/* Whether one may be waiting to be emptied. */
 bool
-queue_ring_has(QueueState *state, Oid relid)
+queue_ring_has_sealed(QueueState *state)
 {
 	LWLock	   *lock = queue_state_ring_lock(state);
 	bool		found = false;
 
 	LWLockAcquire(lock, LW_SHARED);
 	for (uint32 i = state->first_segment; i != QUEUE_NONE && !found; i = queue_segment_at(i)->next)
-		found = queue_segment_at(i)->relid == relid;
+		found = queue_segment_at(i)->role == QUEUE_SEGMENT_SEALED;
 	LWLockRelease(lock);
 	return found;
 }

@@ -265,6 +265,8 @@ queue_segment_check_rewritten(QueueSegment *segment, Relation rel)
 			queue_map_lower_range(segment, 0, pg_atomic_read_u32(&segment->pages) - 1, 0);
 	}
 	LWLockRelease(lock);
+	/* Slots of prepared transactions that have ended go uncounted. */
+	queue_state_ask(state, QUEUE_ASK_RECOUNT);
 	queue_slot_forget_segment(queue_segment_index(segment),
 							  pg_atomic_read_u32(&segment->generation));
 }
@@ -303,17 +305,18 @@ queue_segment_grow(QueueSegment *segment, BlockNumber pages)
 		;
 }
 
-/* Look at the file: rows may have come by COPY of a restore. */
-void
+/* Look at the file: rows may have come by COPY of a restore. True: it has grown. */
+bool
 queue_segment_refresh(QueueSegment *segment, Relation rel)
 {
 	BlockNumber pages = RelationGetNumberOfBlocks(rel);
 	BlockNumber known = pg_atomic_read_u32(&segment->pages);
 
 	if (pages <= known)
-		return;
+		return false;
 	queue_segment_grow(segment, pages);
 	queue_map_lower_range(segment, known, pages - 1, 0);
+	return true;
 }
 
 /* ---- tuples ---- */

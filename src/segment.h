@@ -65,7 +65,7 @@ extern Relation queue_segment_open(QueueSegment *segment, uint32 generation, LOC
 extern void queue_segment_check_plain(Relation rel);
 extern void queue_segment_check_rewritten(QueueSegment *segment, Relation rel);
 extern void queue_segment_grow(QueueSegment *segment, BlockNumber pages);
-extern void queue_segment_refresh(QueueSegment *segment, Relation rel);
+extern bool queue_segment_refresh(QueueSegment *segment, Relation rel);
 
 /* tuples */
 extern void queue_segment_insert(Relation rel, QueueSegment *segment, HeapTuple *tuples, int n);

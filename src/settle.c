@@ -80,7 +80,7 @@ look_up(const pg_uuid_t *receipt, ReceiptFacts *facts)
 	if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_FREE && (word & QUEUE_SLOT_ACKED))
 		return QUEUE_STATUS_ALREADY_ACKED;
 	if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_SETTLING &&
-		queue_pending_settles(queue_slot_number(slot), QUEUE_SLOT_SEQUENCE(word)))
+		queue_pending_acks(queue_slot_number(slot), QUEUE_SLOT_SEQUENCE(word)))
 		return QUEUE_STATUS_ALREADY_ACKED;
 	return QUEUE_STATUS_LOST;
 }

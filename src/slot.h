@@ -46,6 +46,17 @@ typedef enum QueueFailureReason
 	QUEUE_FAILURE_ABORT,
 } QueueFailureReason;
 
+/* How a lease ends that a transaction settles. */
+typedef enum QueueSettlement
+{
+	QUEUE_SETTLE_ACK,
+	QUEUE_SETTLE_RETRY,			/* a copy with one more failure was stored */
+	QUEUE_SETTLE_DEAD,
+	QUEUE_SETTLE_EXPIRED,
+	QUEUE_SETTLE_MOVE,			/* a copy without a failure was stored */
+	QUEUE_SETTLE_CANCEL,
+} QueueSettlement;
+
 typedef struct QueueSlot
 {
 	/* state, flags, and a sequence that counts holders; changed by CAS only */
@@ -73,6 +84,7 @@ typedef struct QueueSlot
 	TimestampTz enqueued_at;
 	uint32		prior;			/* settling: state and flags to come back to */
 	FullTransactionId xid;		/* settling in a prepared transaction */
+	uint8		how;			/* QueueSettlement of that */
 	Oid			owner;
 	int			pid;
 	char		consumer[QUEUE_CONSUMER_LENGTH];

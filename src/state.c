@@ -62,8 +62,14 @@ state_init(void *area, bool found)
 	locks = GetNamedLWLockTranche("QueueState");
 	roster_hash = queue_shmem_hash("queue roster", queue_max_queues, &info,
 								   HASH_ELEM | HASH_BLOBS);
-	if (!found)
-		memset(area, 0, state_size());
+	if (found)
+		return;
+	memset(area, 0, state_size());
+	for (int i = 0; i < queue_max_queues; i++)
+	{
+		pg_atomic_init_u32(&queue_states[i].sleepers, 0);
+		ConditionVariableInit(&queue_states[i].wakeup);
+	}
 }
 
 static Size
@@ -94,6 +100,7 @@ queue_state_is(const QueueState *state, int32 id)
 	return state->database == MyDatabaseId && state->id == id;
 }
 
+/* All but the sleepers: some of the last queue's may not have left yet. */
 static void
 reset(QueueState *state, Oid database, int32 id)
 {
@@ -105,7 +112,6 @@ reset(QueueState *state, Oid database, int32 id)
 	pg_atomic_init_u32(&state->asks, QUEUE_ASK_RECOUNT | QUEUE_ASK_RECLAIM | QUEUE_ASK_RESERVE);
 	pg_atomic_init_u32(&state->slots, 0);
 	pg_atomic_init_u32(&state->definition, 0);
-	pg_atomic_init_u32(&state->sleepers, 0);
 	pg_atomic_init_u32(&state->inexact, 1);
 	pg_atomic_init_u64(&state->keeper, QUEUE_TIME_NEVER);
 	pg_atomic_init_u64(&state->recheck, 0);
@@ -120,8 +126,8 @@ reset(QueueState *state, Oid database, int32 id)
 	state->saw_ready = false;
 	state->sweep_pause = 0;
 	state->sweep_saw = 0;
+	state->recount_at = 0;
 	memset(state->samples, 0, sizeof(state->samples));
-	ConditionVariableInit(&state->wakeup);
 	state->generation++;
 	state->view = InvalidOid;
 	state->id = id;

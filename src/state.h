@@ -75,6 +75,7 @@ typedef struct QueueState
 	bool		saw_ready;		/* by the last look at due pages */
 	int64		sweep_pause;	/* us; grows while nothing happens */
 	uint64		sweep_saw;		/* sum of the counters then */
+	QueueTime	recount_at;		/* not before */
 	uint64		samples[QUEUE_RATE_SAMPLES][3];
 
 	/* its own lock inside */

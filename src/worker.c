@@ -28,6 +28,7 @@
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "tcop/tcopprot.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -44,6 +45,9 @@
 /* Pages a sweep visits in one step, and how long a round of all may take. */
 #define SWEEP_PAGES 256
 
+/* Transactions that write failures, in one round: nothing else is to starve. */
+#define FAILURE_STEPS 200
+
 /* Longest pause between two steps of a sweep where nothing happens, us. */
 #define LONGEST_SWEEP_PAUSE INT64CONST(60000000)
 
@@ -57,7 +61,7 @@ static MemoryContext scratch;
 
 /*
  * Run one step in a transaction of its own, under the queue's lock. Returns
- * what the step said, false after an error.
+ * what the step said; after an error, whether others can be served at once.
  */
 static bool
 run_step(const char *what, Oid view, Step step)
@@ -89,9 +93,8 @@ run_step(const char *what, Oid view, Step step)
 		EmitErrorReport();
 		AbortCurrentTransaction();
 		FlushErrorState();
-		queue_failure_blame();
+		result = queue_failure_blame();
 		RESUME_INTERRUPTS();
-		result = false;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(TopMemoryContext);
@@ -209,8 +212,7 @@ plan_sweep(QueueState *state, QueueTime now)
 static void
 tend_queue(QueueState *state, QueueTime now)
 {
-	bool		sealed;
-	uint64		pages = queue_ring_pages(state, &sealed);
+	bool		sealed = queue_ring_has_sealed(state);
 
 	queue_maintain_sample(state);
 	/* Should a wakeup ever be lost, it is made up for here. */
@@ -219,12 +221,12 @@ tend_queue(QueueState *state, QueueTime now)
 		state->saw_ready = false;
 	else
 		run_step("looking at due pages", state->view, step_look);
-	while (sealed && run_step("emptying a segment", state->view, step_reclaim))
-		CHECK_FOR_INTERRUPTS();
-	if (take_ask(state, QUEUE_ASK_RECOUNT) &&
+	if (now >= state->recount_at && take_ask(state, QUEUE_ASK_RECOUNT) &&
 		!run_step("counting messages", state->view, step_recount))
 		queue_state_ask(state, QUEUE_ASK_RECOUNT);
-	if (pages > 0 && now >= state->sweep_at)
+	while (sealed && run_step("emptying a segment", state->view, step_reclaim))
+		CHECK_FOR_INTERRUPTS();
+	if (now >= state->sweep_at)
 	{
 		run_step("sweeping", state->view, step_sweep);
 		plan_sweep(state, now);
@@ -308,7 +310,7 @@ run_round(QueueTime *next_tick)
 	while ((state = queue_state_next(MyDatabaseId, &position)) != NULL)
 		failures |= take_ask(state, QUEUE_ASK_FAILURES);
 	if (failures)
-		while (run_step("writing failures", InvalidOid, step_failures))
+		for (int i = 0; i < FAILURE_STEPS && run_step("writing failures", InvalidOid, step_failures); i++)
 			CHECK_FOR_INTERRUPTS();
 	position = 0;
 	while ((state = queue_state_next(MyDatabaseId, &position)) != NULL)
@@ -350,6 +352,8 @@ queue_worker_main(Datum main_arg)
 	if (queue_launcher_is_left(database))
 		proc_exit(0);
 	queue_launcher_pin_settings();
+	/* What one queue waits for, all others wait for. */
+	SetConfigOption("lock_timeout", "1s", PGC_SUSET, PGC_S_OVERRIDE);
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 	scratch = AllocSetContextCreate(TopMemoryContext, "queue worker", ALLOCSET_DEFAULT_SIZES);
 	if (!run_step("looking for the extension", InvalidOid, step_has_extension))

@@ -39,9 +39,7 @@ $node->safe_psql('shop', "BEGIN; SELECT * FROM queue.dequeue('orders'); ROLLBACK
 ok(await($node, "SELECT count(*) FROM queues.orders_dead", database => 'shop', expected => '1'), 'it moves dead letters');
 
 # copies
-my $began = time;
 $node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE shop');
-ok(time - $began < 5, 'a database with a worker can be copied at once');
 ok(await_worker($node, 'copy', 1, 5), 'the copy has a worker');
 ok(await_worker($node, 'shop', 1, 5), 'and the original again');
 is(values_of($node, 'orders', 'copy'), '1 3', 'messages are copied');
@@ -62,9 +60,7 @@ my $pid = worker_pid($node, 'copy');
 $node->safe_psql('postgres', 'ALTER DATABASE copy RENAME TO twin');
 ok(await_worker($node, 'twin', 1, 5), 'the worker is back after a rename');
 is($node->safe_psql('twin', "SELECT payload FROM queue.dequeue('orders')"), '3', 'and the queue works');
-$began = time;
 $node->safe_psql('postgres', 'DROP DATABASE twin');
-ok(time - $began < 5, 'a database with a worker can be dropped at once');
 ok(await_worker($node, 'twin', 0, 5), 'its worker is gone');
 is(sqlstate($node, 'DROP DATABASE nowhere'), '3D000', 'what fails, fails as it does');
 $node->safe_psql('postgres', 'CREATE DATABASE plain');

@@ -90,6 +90,32 @@ $node->command_ok([ 'pg_restore', '--exit-on-error', '-j', 2, '-d', 'parallel', 
 works($node, 'parallel', 'parallel');
 is($node->safe_psql('shop', $messages), $before, 'the original is as it was');
 
+# in parts, with somebody who looks in between, and the worker there all the time
+$node->safe_psql('postgres', 'CREATE DATABASE slow');
+sub restore_part
+{
+	my ($part, @patterns) = @_;
+	my $list = "$path/$part.list";
+	my ($listing) = run_command([ 'pg_restore', '-l', '--section=data', $dump ]);
+	my @lines = grep { my $line = $_; grep { $line =~ $_ } @patterns } split(/\n/, $listing);
+
+	ok(@lines > 0, "there is something to restore: $part");
+	PostgreSQL::Test::Utils::append_to_file($list, join("\n", @lines) . "\n");
+	$node->command_ok([ 'pg_restore', '--exit-on-error', '-d', 'slow', '-L', $list, $dump ], "pg_restore of $part");
+}
+my $look = "SELECT * FROM queue.dequeue('orders'); SELECT count(*) FROM queues.orders; SELECT * FROM queue.stats";
+$node->command_ok([ 'pg_restore', '--exit-on-error', '--section=pre-data', '-d', 'slow', $dump ], 'pg_restore, without data');
+ok(await_worker($node, 'slow', 1, 10), 'its worker is there');
+restore_part('queues', qr/TABLE DATA queue _queue|SEQUENCE SET/);
+$node->psql('slow', $look);
+restore_part('segments', qr/TABLE DATA queue _segment/);
+is($node->safe_psql('slow', "SELECT count(*) FROM queue.dequeue('orders')"), '0', 'nothing is there yet');
+restore_part('messages', qr/TABLE DATA (queues|public)/);
+ok(await($node, "SELECT ready FROM queue.stats WHERE queue = 'orders'", expected => '290', database => 'slow'), 'the worker counts what came');
+$node->command_ok([ 'pg_restore', '--exit-on-error', '--section=post-data', '-d', 'slow', $dump ], 'pg_restore, the rest');
+works($node, 'slow', 'in parts');
+$node->safe_psql('postgres', 'DROP DATABASE slow');
+
 # the cluster as a whole, into a new one
 $node->safe_psql('postgres', "DROP DATABASE $_") foreach qw(restored plain parallel);
 $node->command_ok([ 'pg_dumpall', '-f', "$path/all.sql" ], 'pg_dumpall');

@@ -44,6 +44,28 @@ is($node->safe_psql('postgres', "SELECT string_agg(payload::text, ' ') FROM queu
 is($node->safe_psql('postgres', 'SELECT count(*) FROM queue.leases'), '1', 'one lease, no older ones');
 check_ok($node);
 
+# in one transaction: ids begin anew, while memory still knows the old queue of that id
+$node->safe_psql('postgres', q{
+	BEGIN;
+	DROP EXTENSION queue CASCADE;
+	CREATE EXTENSION queue;
+	SELECT queue.create('q');
+	SELECT queue.enqueue('q', '4');
+	COMMIT;
+	SELECT queue.enqueue('q', '5');
+});
+is($node->safe_psql('postgres', "SELECT string_agg(payload::text, ' ') FROM queue.dequeue('q', 10)"), '4 5', 'dropped and made again at once');
+$node->safe_psql('postgres', q{
+	BEGIN;
+	DROP EXTENSION queue CASCADE;
+	CREATE EXTENSION queue;
+	SELECT queue.create('q');
+	SELECT queue.enqueue('q', '6');
+	ROLLBACK;
+});
+is($node->safe_psql('postgres', 'SELECT count(*) FROM queue.leases'), '2', 'and rolled back: the leases are still there');
+check_ok($node);
+
 # over and over, with leases open: nothing in memory runs out
 $node->append_conf('postgresql.conf', "queue.max_leases = 64\nqueue.max_queues = 16\nqueue.max_segments = 16");
 $node->restart;
