@@ -51,8 +51,10 @@ ROLLBACK;
 SELECT queue.clock_advance('11 s');
 SELECT receipt AS r, attempt FROM queue.dequeue('s', wait => '5 s') \gset
 SELECT :attempt AS attempt;
-SELECT queue.extend(:'r', '1 h') - clock_timestamp() > interval '59 min' AS extended;
-SELECT queue.extend(:'r', '24 h') - clock_timestamp() < interval '13 h' AS capped;
+SELECT queue.extend(:'r', '1 h') IS NOT NULL AS extended;
+SELECT until - since >= '1 h' AS extended FROM queue.leases WHERE queue = 's';
+SELECT queue.extend(:'r', '24 h') IS NOT NULL AS extended;
+SELECT until - since AS capped FROM queue.leases WHERE queue = 's';
 SELECT queue.extend(:'r', '0 s');
 SELECT status FROM queue.extend_batch(ARRAY[:'r', gen_random_uuid()]::uuid[]);
 SELECT queue.release(:'r', '5 s');

@@ -475,7 +475,6 @@ queue_purge_messages(PG_FUNCTION_ARGS)
 	QueueDef   *def;
 	Jsonb	   *options;
 	QueuePurgeFilter filter = {.older_than = DT_NOEND};
-	char	   *older_than;
 
 	queue_error_need_write("queue.purge()");
 	if (PG_ARGISNULL(0))
@@ -485,15 +484,8 @@ queue_purge_messages(PG_FUNCTION_ARGS)
 	options = PG_GETARG_JSONB_P(1);
 	queue_options_check_keys(options, purge_keys, "queue.purge()");
 	filter.states = parse_states(options);
-	older_than = queue_options_get_text(options, "older_than");
-	if (older_than)
-	{
-		Interval   *age = DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(older_than),
-																ObjectIdGetDatum(InvalidOid),
-																Int32GetDatum(-1)));
-
-		filter.older_than = queue_clock_wall() - queue_interval_to_usecs(age, "older_than");
-	}
+	if (queue_options_get(options, "older_than"))
+		filter.older_than = queue_clock_wall() - queue_options_get_interval(options, "older_than");
 	def = queue_catalog_open(PG_GETARG_TEXT_PP(0), QUEUE_ACL_CANCEL);
 	PG_RETURN_INT64(queue_purge(def, &filter));
 }

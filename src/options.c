@@ -504,6 +504,13 @@ queue_options_get_text(Jsonb *given, const char *name)
 	return scalar_text(value);
 }
 
+/* In us; only for a key that is there. */
+int64
+queue_options_get_interval(Jsonb *given, const char *name)
+{
+	return parse_interval(name, queue_options_get(given, name));
+}
+
 int64
 queue_options_get_int(Jsonb *given, const char *name, int64 low, int64 high, int64 missing)
 {
