@@ -372,22 +372,22 @@ drop_queue(Oid view)
 	List	   *segments;
 	ListCell   *cell;
 	int32		id;
-	int32		user;
+	Oid			user;
 
 	LockRelationOid(view, AccessExclusiveLock);
 	def = queue_catalog_get(view);
 	if (def == NULL)
 		return;
 	id = def->id;
-	user = queue_catalog_dead_letter_user(view, 0);
-	if (user != 0)
+	user = queue_catalog_dead_letter_user(view, InvalidOid);
+	if (OidIsValid(user))
 	{
-		QueueDef   *source = queue_catalog_get_by_id(user);
+		char	   *source = get_rel_name(user);
 
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 				 errmsg("queue \"%s\" is the dead-letter queue of queue \"%s\"",
-						def->name, source ? source->name : "?"),
+						def->name, source ? source : "?"),
 				 errhint("Drop that queue, or alter its option dead_letter first.")));
 	}
 	queue_pending_dropped(def->state);
@@ -413,7 +413,7 @@ queue_drop(PG_FUNCTION_ARGS)
 	view = def->view;
 	dead = own_dead_letter(def->id, def->name, AccessExclusiveLock);
 	/* Another queue may use it too: then it stays. */
-	if (OidIsValid(dead) && queue_catalog_dead_letter_user(dead, def->id) != 0)
+	if (OidIsValid(dead) && OidIsValid(queue_catalog_dead_letter_user(dead, view)))
 		dead = InvalidOid;
 	if (!PG_GETARG_BOOL(1))
 	{

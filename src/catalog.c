@@ -520,25 +520,25 @@ queue_catalog_read_options(Oid view)
 	return options;
 }
 
-/* A queue (id) other than "except" whose dead messages go to this view; 0 if none. */
-int32
-queue_catalog_dead_letter_user(Oid view, int32 except)
+/* The view of a queue other than "except" whose dead messages go to this view. */
+Oid
+queue_catalog_dead_letter_user(Oid view, Oid except)
 {
 	Relation	rel = table_open(own_relation("_queue"), AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, own_relation("_queue_pkey"), true, NULL, 0, NULL);
 	HeapTuple	tuple;
-	int32		user = 0;
+	Oid			user = InvalidOid;
 
-	while (user == 0 && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	while (!OidIsValid(user) && HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		bool		isnull;
 		Datum		target = column_of(rel, tuple, QUEUE_DEAD_LETTER, &isnull);
 
 		if (isnull || DatumGetObjectId(target) != view)
 			continue;
-		user = DatumGetInt32(column_of(rel, tuple, QUEUE_ID, &isnull));
+		user = DatumGetObjectId(column_of(rel, tuple, QUEUE_VIEW, &isnull));
 		if (user == except)
-			user = 0;
+			user = InvalidOid;
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);

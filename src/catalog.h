@@ -60,7 +60,7 @@ extern Jsonb *queue_catalog_read_options(Oid view);
 extern void queue_catalog_update(Oid view, Jsonb *options, Oid dead_letter);
 extern void queue_catalog_set_pause(Oid view, bool dequeue, bool enqueue, bool paused, const char *reason);
 extern void queue_catalog_delete(Oid view, int32 id);
-extern int32 queue_catalog_dead_letter_user(Oid view, int32 except);
+extern Oid	queue_catalog_dead_letter_user(Oid view, Oid except);
 extern void queue_catalog_as_owner(Oid *save_user, int *save_context);
 
 #endif							/* QUEUE_CATALOG_H */

@@ -276,21 +276,25 @@ changes(QueueState *state)
  * A snapshot, and what the counters say of the rows that it sees. A commit
  * between the two moments would be counted twice or not at all, so the
  * counters must stand still around the snapshot: nobody is between commit and
- * callback, and no slot waits to be counted for a prepared transaction. NULL if no such
- * moment was found.
+ * callback, and no slot waits to be counted for a prepared transaction. NULL
+ * if no such moment was found.
  */
 static Snapshot
 snapshot_when_quiet(QueueState *state, int64 *stored, int64 *timed)
 {
 	for (int i = 0; i < 100; i++)
 	{
-		int64		before = changes(state);
+		uint32		prepared = queue_state_prepared();
+		int64		before;
 		Snapshot	snapshot;
 
+		if (!queue_lease_resolve_all(state))
+			return NULL;
+		before = changes(state);
 		*stored = queue_counted(state, QUEUE_COUNT_STORED);
 		*timed = queue_counted(state, QUEUE_COUNT_TIMED);
 		snapshot = RegisterSnapshot(GetLatestSnapshot());
-		if (queue_state_committing() == 0 && queue_lease_resolve_all(state) &&
+		if (queue_state_committing() == 0 && queue_state_prepared() == prepared &&
 			changes(state) == before && queue_counted(state, QUEUE_COUNT_STORED) == *stored)
 			return snapshot;
 		UnregisterSnapshot(snapshot);

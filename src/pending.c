@@ -642,6 +642,7 @@ at_prepare(void)
 {
 	FullTransactionId xid = GetTopFullTransactionIdIfAny();
 
+	queue_state_prepare();
 	for (int i = 0; i < settled_count; i++)
 		queue_lease_prepare(queue_slot(settled[i].slot), settled[i].sequence, settled[i].how, xid);
 	/* Whoever looks finds rows in progress, and looks again in a while. */

@@ -36,6 +36,7 @@ typedef struct Roster
 	uint32		used;			/* entries ever used: a bound for walks */
 	/* atomic */
 	pg_atomic_uint32 committing;	/* transactions between commit and callback */
+	pg_atomic_uint32 prepared;	/* counts those that were prepared with slots */
 } Roster;
 
 /* All three are attached at start, the same in every process. */
@@ -259,4 +260,17 @@ uint32
 queue_state_committing(void)
 {
 	return pg_atomic_read_u32(&roster->committing);
+}
+
+/* A transaction is prepared; its slots will say so after this. */
+void
+queue_state_prepare(void)
+{
+	pg_atomic_fetch_add_u32(&roster->prepared, 1);
+}
+
+uint32
+queue_state_prepared(void)
+{
+	return pg_atomic_read_u32(&roster->prepared);
 }

@@ -97,6 +97,8 @@ extern bool queue_state_ask(QueueState *state, uint32 what);
 extern void queue_state_commit_begins(void);
 extern void queue_state_commit_ended(void);
 extern uint32 queue_state_committing(void);
+extern void queue_state_prepare(void);
+extern uint32 queue_state_prepared(void);
 
 static inline void
 queue_count(QueueState *state, QueueCounter counter, int64 n)
