@@ -1,7 +1,13 @@
 """The work of B3 with 1 to 256 consumers. What counts is the rate that is left
 with 256 consumers, as a share of the contender's own peak, beside the same
 share of DELETE by ctid on a table without an index, where every client has
-pages of its own and nobody meets. Each point is measured for half the time."""
+pages of its own and nobody meets. Each point is measured for half the time.
+
+What waits (256 consumers, sampled): 99 % of the waits are for the WAL's lock
+and flush in the commit of the ack, as in the limit; hardly any are in the
+dequeue. perf adds 18 % for switching between processes on 2 cores, which two
+statements a message do twice as often as the limit's one. One statement (pop)
+or batches would close it."""
 
 from results import Goal
 
