@@ -466,10 +466,13 @@ find_row(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id, HeapTup
 bool
 queue_segment_has(Relation rel, BlockNumber block, int64 id)
 {
-	Buffer		buffer = ReadBuffer(rel, block);
+	Buffer		buffer;
 	bool		found = false;
 	OffsetNumber last;
 
+	if (block >= RelationGetNumberOfBlocks(rel))
+		return false;
+	buffer = ReadBuffer(rel, block);
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	last = last_offset(buffer);
 	for (OffsetNumber i = FirstOffsetNumber; i <= last && !found; i++)
@@ -639,6 +642,8 @@ queue_segment_truncate(QueueSegment *segment, Relation rel, const QueueDeadProof
 	}
 	if (!lock_toast(rel, &toast_has_blocks))
 		return false;
+	/* First: should it end half way, nobody reads on past the end of the file. */
+	pg_atomic_write_u32(&segment->pages, 0);
 	if (toast_has_blocks)
 		heap_truncate_one_rel(rel);
 	else
@@ -647,7 +652,6 @@ queue_segment_truncate(QueueSegment *segment, Relation rel, const QueueDeadProof
 	queue_slot_forget_segment(queue_segment_index(segment), 0);
 	queue_map_detach(segment);
 	queue_map_attach(segment);
-	pg_atomic_write_u32(&segment->pages, 0);
 	pg_atomic_write_u64(&segment->live, 0);
 	pg_atomic_write_u32(&segment->generation,
 						pg_atomic_add_fetch_u32(&shared->generation, 1));

@@ -57,7 +57,7 @@ works('a');
 
 # a reload does not bring them
 delete @odd{qw(role search_path session_replication_role)};
-$node->append_conf('postgresql.conf', join('', map { "$_ = '$odd{$_}'\n" } grep { !/statement_timeout/ } sort keys %odd));
+$node->append_conf('postgresql.conf', join('', map { "$_ = '$odd{$_}'\n" } grep { !/^(statement|transaction)_timeout/ } sort keys %odd));
 $node->reload;
 ok(await($node, "SELECT setting FROM pg_settings WHERE name = 'default_transaction_read_only'", expected => 'on'), 'reloaded');
 works('b');
