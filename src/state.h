@@ -72,11 +72,11 @@ typedef struct QueueState
 	QueueTime	sampled;
 	uint64		swept;			/* pages, since the last time round */
 	QueueTime	sweep_at;		/* of the next step of a sweep */
-	bool		saw_ready;		/* by the last look at due pages */
 	int64		sweep_pause;	/* us; grows while nothing happens */
 	uint64		sweep_saw;		/* sum of the counters then */
 	QueueTime	recount_at;		/* not before */
 	uint64		samples[QUEUE_RATE_SAMPLES][3];
+	bool		saw_ready;		/* by the last look at due pages */
 
 	/* its own lock inside */
 	ConditionVariable wakeup;
