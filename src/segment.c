@@ -336,10 +336,12 @@ queue_segment_insert(Relation rel, QueueSegment *segment, HeapTuple *tuples, int
 	else
 	{
 		TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * n);
+		/* A copy is not counted: the relation's own would be remembered once a slot. */
+		TupleDesc	desc = CreateTupleDescCopy(RelationGetDescr(rel));
 
 		for (int i = 0; i < n; i++)
 		{
-			slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
+			slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsHeapTuple);
 			ExecStoreHeapTuple(tuples[i], slots[i], false);
 		}
 		heap_multi_insert(rel, slots, n, cid, 0, NULL);
@@ -349,6 +351,7 @@ queue_segment_insert(Relation rel, QueueSegment *segment, HeapTuple *tuples, int
 			last = Max(last, ItemPointerGetBlockNumber(&slots[i]->tts_tid));
 			ExecDropSingleTupleTableSlot(slots[i]);
 		}
+		FreeTupleDesc(desc);
 		pfree(slots);
 	}
 	queue_segment_grow(segment, last + 1);
