@@ -45,7 +45,8 @@ sub await
 
 	do
 	{
-		my ($status, $stdout) = $node->psql($database, $query);
+		# A psql that cannot connect may leave before it has read the query.
+		my ($status, $stdout) = eval { $node->psql($database, $query) };
 		$got = $stdout // '';
 		return 1 if defined $status && $status == 0 && $got eq $expected;
 		sleep(0.05);
