@@ -219,10 +219,17 @@ check_ring(ReturnSetInfo *result, QueueDef *def)
 	{
 		Oid			relid = ((QueueCatalogSegment *) lfirst(cell))->relid;
 
-		if (get_rel_name(relid) == NULL)
+		Relation	rel = queue_segment_open_by_oid(relid);
+
+		if (rel == NULL)
 			put_broken(result, def->name, "segments", "the table of a segment is gone");
-		else if (queue_ring_has(def->state, relid))
-			in_ring++;
+		else
+		{
+			in_ring += queue_ring_has(def->state, relid);
+			if (queue_segment_is_half_emptied(rel))
+				put_broken(result, def->name, "toast", "the toast table of a segment was emptied half way");
+			relation_close(rel, AccessShareLock);
+		}
 	}
 	while (queue_ring_next(def->state, &position, QUEUE_TIME_NEVER, &segment, &generation))
 		in_ring--;

@@ -63,13 +63,17 @@ link_ring(QueueState *state, const QueueSegmentFacts *facts, int n)
 {
 	int			active = -1;
 
-	/* The youngest with messages goes on; all empty, the first one begins. */
+	/*
+	 * The youngest with messages goes on; all empty, the first one begins.
+	 * What was being emptied when the server died is for the worker first.
+	 */
 	for (int i = 0; i < n; i++)
-		if (facts[i].pages > 0 || active < 0)
+		if (!facts[i].half_emptied && (facts[i].pages > 0 || active < 0))
 			active = i;
 	for (int i = 0; i < n; i++)
 	{
-		QueueSegmentRole role = facts[i].pages > 0 ? QUEUE_SEGMENT_SEALED : QUEUE_SEGMENT_RESERVE;
+		QueueSegmentRole role = facts[i].pages > 0 || facts[i].half_emptied
+			? QUEUE_SEGMENT_SEALED : QUEUE_SEGMENT_RESERVE;
 		QueueSegment *segment = queue_segment_allocate(state, &facts[i],
 												 i == active ? QUEUE_SEGMENT_ACTIVE : role);
 
@@ -179,7 +183,7 @@ add(QueueState *state, Oid relid, int32 number)
 			segment->role = QUEUE_SEGMENT_ACTIVE;
 			pg_atomic_write_u32(&state->active, queue_segment_index(segment));
 		}
-		else if (facts.pages > 0)
+		else if (facts.pages > 0 || facts.half_emptied)
 			segment->role = QUEUE_SEGMENT_SEALED;
 		else
 			state->reserves++;

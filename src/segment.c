@@ -19,7 +19,7 @@
 #include "postgres.h"
 
 #include "access/heapam.h"
-#include "access/heapam_xlog.h"
+#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
@@ -172,6 +172,7 @@ queue_segment_read_facts(QueueSegmentFacts *facts)
 	facts->relfilenumber = queue_relfilenumber(rel);
 	facts->pages = RelationGetNumberOfBlocks(rel);
 	facts->first_id = read_first_id(rel, facts->pages);
+	facts->half_emptied = queue_segment_is_half_emptied(rel);
 	relation_close(rel, AccessShareLock);
 	return true;
 }
@@ -594,20 +595,66 @@ queue_segment_prove_dead(Relation rel, QueueDeadProof *proof)
 	return true;
 }
 
-/* Lock the toast table and its index without waiting. */
+/* Whether a toast table has anything to be emptied, or was left half way. */
 static bool
-lock_toast(Relation rel, bool *has_blocks)
+toast_is_used(Relation toast, bool *half_emptied)
+{
+	bool		has_blocks = RelationGetNumberOfBlocks(toast) > 0;
+	bool		used = has_blocks;
+	List	   *indexes = RelationGetIndexList(toast);
+	ListCell   *cell;
+
+	*half_emptied = false;
+	foreach(cell, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+		BlockNumber blocks = RelationGetNumberOfBlocks(index);
+
+		/* The index of an empty table is its metapage; a longer one points to rows that are gone. */
+		used |= blocks != 1;
+		*half_emptied |= blocks == 0 || (blocks > 1 && !has_blocks);
+		index_close(index, AccessShareLock);
+	}
+	list_free(indexes);
+	return used;
+}
+
+/*
+ * Whether somebody died while he emptied the segment's toast table. Nothing
+ * can be stored out of line before it is emptied again.
+ */
+bool
+queue_segment_is_half_emptied(Relation rel)
+{
+	Relation	toast;
+	bool		half_emptied;
+
+	if (!OidIsValid(rel->rd_rel->reltoastrelid))
+		return false;
+	toast = table_open(rel->rd_rel->reltoastrelid, AccessShareLock);
+	toast_is_used(toast, &half_emptied);
+	table_close(toast, AccessShareLock);
+	return half_emptied;
+}
+
+/*
+ * Empty the toast table, with its index, if there is anything in it; false if
+ * its lock cannot be had without waiting.
+ */
+static bool
+truncate_toast(Relation rel)
 {
 	Oid			toastrelid = rel->rd_rel->reltoastrelid;
 	Relation	toast;
+	bool		half_emptied;
 
-	*has_blocks = false;
 	if (!OidIsValid(toastrelid))
 		return true;
 	if (!ConditionalLockRelationOid(toastrelid, AccessExclusiveLock))
 		return false;
 	toast = table_open(toastrelid, NoLock);
-	*has_blocks = RelationGetNumberOfBlocks(toast) > 0;
+	if (toast_is_used(toast, &half_emptied))
+		heap_truncate_one_rel(toast);
 	table_close(toast, NoLock);
 	return true;
 }
@@ -620,8 +667,6 @@ lock_toast(Relation rel, bool *has_blocks)
 bool
 queue_segment_truncate(QueueSegment *segment, Relation rel, const QueueDeadProof *proof)
 {
-	bool		toast_has_blocks;
-
 	if (RelationGetNumberOfBlocks(rel) != proof->pages)
 		return false;
 	for (BlockNumber block = 0; block < proof->pages; block++)
@@ -643,14 +688,15 @@ queue_segment_truncate(QueueSegment *segment, Relation rel, const QueueDeadProof
 		if (!same)
 			return false;
 	}
-	if (!lock_toast(rel, &toast_has_blocks))
+	/*
+	 * The heap comes last. As long as it has rows, dead ones, a segment is not
+	 * taken for empty, whoever dies half way.
+	 */
+	if (!truncate_toast(rel))
 		return false;
 	/* First: should it end half way, nobody reads on past the end of the file. */
 	pg_atomic_write_u32(&segment->pages, 0);
-	if (toast_has_blocks)
-		heap_truncate_one_rel(rel);
-	else
-		RelationTruncate(rel, 0);
+	RelationTruncate(rel, 0);
 	/* An ack that was prepared and committed leaves its slot behind. */
 	queue_slot_forget_segment(queue_segment_index(segment), 0);
 	queue_map_detach(segment);

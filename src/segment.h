@@ -21,6 +21,7 @@ typedef struct QueueSegmentFacts
 	uint32		relfilenumber;
 	BlockNumber pages;
 	int64		first_id;
+	bool		half_emptied;	/* its toast table, by somebody who died */
 } QueueSegmentFacts;
 
 /* What a tuple on a page is to us, now. */
@@ -58,6 +59,7 @@ extern bool queue_segment_read_facts(QueueSegmentFacts *facts);
 extern QueueSegment *queue_segment_allocate(QueueState *state, const QueueSegmentFacts *facts,
 											QueueSegmentRole role);
 extern void queue_segment_free(QueueSegment *segment);
+extern bool queue_segment_is_half_emptied(Relation rel);
 
 /* relations */
 extern Relation queue_segment_open_by_oid(Oid relid);
