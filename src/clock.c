@@ -22,6 +22,7 @@ typedef struct ClockShared
 	int64		origin;			/* CLOCK_MONOTONIC at start, us, less an hour */
 	/* atomic */
 	pg_atomic_uint64 offset;	/* wall minus monotonic, us, as int64 */
+	pg_atomic_uint64 epoch_offset;	/* the same when the epoch began */
 	pg_atomic_uint64 skew;		/* added to both clocks by tests */
 	pg_atomic_uint64 wall_skew; /* added to the wall clock alone by tests */
 	pg_atomic_uint32 epoch;
@@ -58,6 +59,7 @@ clock_init(void *area, bool found)
 	pg_atomic_init_u32(&shared->epoch, 1);
 	pg_atomic_init_u64(&shared->offset,
 					   (uint64) (GetCurrentTimestamp() - queue_clock_now()));
+	pg_atomic_init_u64(&shared->epoch_offset, pg_atomic_read_u64(&shared->offset));
 }
 
 const QueueShmemPart queue_clock_shmem = {"queue clock", clock_size, clock_init, NULL, 0, NULL};
@@ -111,7 +113,7 @@ queue_clock_epoch(void)
 /*
  * Compare the clocks; if the wall clock stepped, adopt the new offset under a
  * new epoch. Small drift is adopted too, without one: it is far below the
- * precision of a delay. Returns whether a step was seen.
+ * precision of a delay, until it adds up. Returns whether a step was seen.
  */
 bool
 queue_clock_check_step(void)
@@ -124,8 +126,10 @@ queue_clock_check_step(void)
 		return false;
 	if (!pg_atomic_compare_exchange_u64(&shared->offset, &old, (uint64) offset))
 		return false;
+	moved = offset - (int64) pg_atomic_read_u64(&shared->epoch_offset);
 	if (moved > -1000000 && moved < 1000000)
 		return false;
+	pg_atomic_write_u64(&shared->epoch_offset, (uint64) offset);
 	pg_atomic_fetch_add_u32(&shared->epoch, 1);
 	ereport(LOG,
 			(errmsg("queue saw the wall clock step by %lld ms", (long long) (moved / 1000)),

@@ -408,6 +408,7 @@ look_again(QueueState *state)
 		!pg_atomic_compare_exchange_u64(&state->recheck, &next,
 										(uint64) (now + queue_recheck_interval * INT64CONST(1000))))
 		return false;
+	queue_clock_check_step();
 	group = pg_atomic_fetch_add_u64(&state->recheck_at, LOOK_AGAIN_GROUPS);
 	while (queue_ring_next(state, &position, QUEUE_TIME_NEVER, &segment, &generation))
 	{

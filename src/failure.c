@@ -296,13 +296,13 @@ static struct
 	uint64		sequence;
 	QueueTime	at;
 }			blamed[MAX_BLAMED];
-static int	blamed_count;		/* entries, the last MAX_BLAMED of them kept */
+static uint32 blamed_count;		/* entries, the last MAX_BLAMED of them kept */
 static uint32 writing = PG_UINT32_MAX;	/* the slot that is being written */
 
 static bool
 is_blamed(uint32 number, uint64 sequence, QueueTime now)
 {
-	for (int i = 0; i < Min(blamed_count, MAX_BLAMED); i++)
+	for (uint32 i = 0; i < Min(blamed_count, MAX_BLAMED); i++)
 	{
 		QueueTime	age = now - blamed[i].at;
 
@@ -320,7 +320,7 @@ is_blamed(uint32 number, uint64 sequence, QueueTime now)
 bool
 queue_failure_blame(void)
 {
-	int			i;
+	uint32		i;
 
 	if (writing == PG_UINT32_MAX)
 		return false;

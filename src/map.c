@@ -193,10 +193,16 @@ unpack_due(uint64 due)
 }
 
 static uint64
-make_word(uint64 rest, uint64 due)
+make_word_of(uint8 epoch, uint64 rest, uint64 due)
 {
 	return (rest & ~(DUE_MASK | (UINT64CONST(0xFF) << EPOCH_SHIFT))) |
-		((uint64) queue_clock_epoch() << EPOCH_SHIFT) | due;
+		((uint64) epoch << EPOCH_SHIFT) | due;
+}
+
+static uint64
+make_word(uint64 rest, uint64 due)
+{
+	return make_word_of(queue_clock_epoch(), rest, due);
 }
 
 static void
@@ -415,6 +421,18 @@ hook_block(pg_atomic_uint32 *place, QueueSegment *segment, uint32 group)
 	return found;
 }
 
+/*
+ * A block's number, for somebody who may come late: where a block was reused
+ * for something else the number is anything, but never one outside the map.
+ */
+static uint32
+read_block(pg_atomic_uint32 *place)
+{
+	uint32		block = pg_atomic_read_u32(place);
+
+	return block < block_count() ? block : NO_BLOCK;
+}
+
 static MapGroup *
 get_group(QueueSegment *segment, uint32 number, bool create)
 {
@@ -432,12 +450,12 @@ get_group(QueueSegment *segment, uint32 number, bool create)
 		if (i >= QUEUE_MAP_ROOT_DIRS)
 			return NULL;
 		root = create ? hook_block(&segment->root, segment, 0)
-			: pg_atomic_read_u32(&segment->root);
+			: read_block(&segment->root);
 		if (root == NO_BLOCK)
 			return NULL;
 		place = &blocks[root].roots[i / 2].dirs[i % 2];
 	}
-	dir = create ? hook_block(place, segment, 0) : pg_atomic_read_u32(place);
+	dir = create ? hook_block(place, segment, 0) : read_block(place);
 	return dir == NO_BLOCK ? NULL : &blocks[dir].groups[number % QUEUE_MAP_DIR_GROUPS];
 }
 
@@ -451,7 +469,7 @@ get_page(QueueSegment *segment, BlockNumber page, bool create)
 	if (group == NULL)
 		return NULL;
 	block = create ? hook_block(&group->block, segment, number + 1)
-		: pg_atomic_read_u32(&group->block);
+		: read_block(&group->block);
 	return block == NO_BLOCK ? NULL : &blocks[block].pages[page % QUEUE_MAP_GROUP_PAGES];
 }
 
@@ -535,7 +553,7 @@ queue_map_lower_range(QueueSegment *segment, BlockNumber first, BlockNumber last
 
 		if (group == NULL)
 			continue;
-		block = pg_atomic_read_u32(&group->block);
+		block = read_block(&group->block);
 		for (BlockNumber page = from; block != NO_BLOCK && page <= to; page++)
 			lower_page(&blocks[block].pages[page % QUEUE_MAP_GROUP_PAGES], packed);
 		lower_summary(&group->word, packed);
@@ -551,13 +569,14 @@ queue_map_lower(QueueSegment *segment, BlockNumber page, QueueTime due)
 
 /*
  * First due page of a group at or behind "from"; raises the group's summary if
- * the whole group was walked in vain. *busy becomes the
- * first page passed over because somebody was busy with it.
+ * the whole group was walked in vain, under the epoch in which the walk began.
+ * *busy becomes the first page passed over because somebody was busy with it.
  */
 static bool
 find_in_group(QueueSegment *segment, MapGroup *group, uint32 number, BlockNumber from,
 			  uint64 now, BlockNumber *page, BlockNumber *busy)
 {
+	uint8		epoch = queue_clock_epoch();
 	uint64		seen = pg_atomic_read_u64(&group->word);
 	BlockNumber first = number * QUEUE_MAP_GROUP_PAGES;
 	BlockNumber end;
@@ -594,7 +613,7 @@ find_in_group(QueueSegment *segment, MapGroup *group, uint32 number, BlockNumber
 			earliest = Min(earliest, due_of(word));
 	}
 	if (from <= first && earliest > now && pg_atomic_read_u32(&group->block) == block)
-		pg_atomic_compare_exchange_u64(&group->word, &seen, make_word(seen, earliest));
+		pg_atomic_compare_exchange_u64(&group->word, &seen, make_word_of(epoch, seen, earliest));
 	return false;
 }
 
@@ -606,6 +625,7 @@ bool
 queue_map_find(QueueSegment *segment, BlockNumber from, QueueTime now,
 			   BlockNumber *page, BlockNumber *busy)
 {
+	uint8		epoch = queue_clock_epoch();
 	uint64		seen = pg_atomic_read_u64(&segment->word);
 	uint64		packed = (uint64) now / 1000;
 	uint64		earliest = DUE_NEVER;
@@ -629,7 +649,7 @@ queue_map_find(QueueSegment *segment, BlockNumber from, QueueTime now,
 		earliest = Min(earliest, due_of(pg_atomic_read_u64(&group->word)));
 	}
 	if (from == 0 && earliest > packed)
-		pg_atomic_compare_exchange_u64(&segment->word, &seen, make_word(seen, earliest));
+		pg_atomic_compare_exchange_u64(&segment->word, &seen, make_word_of(epoch, seen, earliest));
 	return false;
 }
 

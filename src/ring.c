@@ -377,6 +377,19 @@ queue_ring_next_number(QueueState *state)
 
 /* ---- inserts ---- */
 
+/* Pages that one insert of many rows can add: each row may take a page. */
+#define PAGES_AT_ONCE 1000
+
+/*
+ * Where a segment must end, so that the map has room for all that is being
+ * inserted when it is looked at.
+ */
+static uint32
+most_pages(void)
+{
+	return QUEUE_MAP_MAX_PAGES - Min(MaxBackends * PAGES_AT_ONCE, QUEUE_MAP_MAX_PAGES / 2);
+}
+
 /*
  * Open the segment that takes inserts, with a lock that the caller keeps until
  * its transaction ends. Rolls over when it has reached "size" bytes.
@@ -384,6 +397,9 @@ queue_ring_next_number(QueueState *state)
 Relation
 queue_ring_open_active(QueueState *state, int64 size, QueueSegment **segment)
 {
+	uint32		most = most_pages();
+
+	size = Min(size, (int64) most * BLCKSZ);
 	for (int tries = 0;; tries++)
 	{
 		uint32		index = pg_atomic_read_u32(&state->active);
@@ -407,12 +423,12 @@ queue_ring_open_active(QueueState *state, int64 size, QueueSegment **segment)
 			queue_state_ask(state, QUEUE_ASK_RESERVE | QUEUE_ASK_RECLAIM);
 			continue;
 		}
-		if (pg_atomic_read_u32(&active->pages) > QUEUE_MAP_MAX_PAGES - 1024)
+		if (pg_atomic_read_u32(&active->pages) > most)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUEUE_FULL),
 					 errmsg("queue is full"),
 					 errdetail("Its active segment has %u pages, the limit is %u.",
-							   pg_atomic_read_u32(&active->pages), QUEUE_MAP_MAX_PAGES - 1024),
+							   pg_atomic_read_u32(&active->pages), most),
 					 errhint("The worker makes new segments; queue.health() tells why it does not.")));
 		rel = try_relation_open(active->relid, RowExclusiveLock);
 		if (rel == NULL)

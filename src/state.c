@@ -69,6 +69,7 @@ state_init(void *area, bool found)
 	for (int i = 0; i < queue_max_queues; i++)
 	{
 		pg_atomic_init_u32(&queue_states[i].sleepers, 0);
+		pg_atomic_init_u32(&queue_states[i].slots, 0);
 		ConditionVariableInit(&queue_states[i].wakeup);
 	}
 }
@@ -101,7 +102,10 @@ queue_state_is(const QueueState *state, int32 id)
 	return state->database == MyDatabaseId && state->id == id;
 }
 
-/* All but the sleepers: some of the last queue's may not have left yet. */
+/*
+ * All but sleepers and slots: some of the last queue's may not have left yet,
+ * or be on their way back; both counts go down to nothing by themselves.
+ */
 static void
 reset(QueueState *state, Oid database, int32 id)
 {
@@ -111,7 +115,6 @@ reset(QueueState *state, Oid database, int32 id)
 	state->ranks = 0;
 	pg_atomic_init_u32(&state->active, QUEUE_NONE);
 	pg_atomic_init_u32(&state->asks, QUEUE_ASK_RECOUNT | QUEUE_ASK_RECLAIM | QUEUE_ASK_RESERVE);
-	pg_atomic_init_u32(&state->slots, 0);
 	pg_atomic_init_u32(&state->definition, 0);
 	pg_atomic_init_u32(&state->inexact, 1);
 	pg_atomic_init_u64(&state->keeper, QUEUE_TIME_NEVER);

@@ -374,6 +374,8 @@ queue_worker_main(Datum main_arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
+			/* A shorter interval begins at once. */
+			next_tick = Min(next_tick, queue_clock_now() + queue_worker_interval * INT64CONST(1000));
 		}
 		if (queue_launcher_is_left(MyDatabaseId))
 			proc_exit(0);
