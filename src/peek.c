@@ -18,6 +18,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "storage/predicate.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
@@ -156,7 +157,11 @@ fill_rows(Peek *peek)
 			continue;
 		}
 		if (peek->page == 0)
+		{
+			/* What is not there was read too, for who is SERIALIZABLE. */
+			PredicateLockRelation(rel, GetActiveSnapshot());
 			peek->pages = RelationGetNumberOfBlocks(rel);
+		}
 		if (peek->page < peek->pages && peek->page < RelationGetNumberOfBlocks(rel))
 		{
 			old = MemoryContextSwitchTo(peek->page_context);

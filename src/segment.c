@@ -431,11 +431,13 @@ queue_segment_visit_seen(Relation rel, BlockNumber block, Snapshot snapshot,
 	for (OffsetNumber i = FirstOffsetNumber; i <= last; i++)
 	{
 		HeapTupleData tuple;
+		bool		seen;
 
 		if (!tuple_at(rel, buffer, i, &tuple))
 			continue;
-		if (HeapTupleSatisfiesVisibility(&tuple, snapshot, buffer) &&
-			!visitor(&tuple, QUEUE_TUPLE_LIVE, arg))
+		seen = HeapTupleSatisfiesVisibility(&tuple, snapshot, buffer);
+		HeapCheckForSerializableConflictOut(seen, rel, &tuple, buffer, snapshot);
+		if (seen && !visitor(&tuple, QUEUE_TUPLE_LIVE, arg))
 			break;
 	}
 	UnlockReleaseBuffer(buffer);
