@@ -103,3 +103,27 @@ SELECT total_failed > 0 AS counted FROM queue.stats WHERE queue = 'tries';
 SELECT * FROM queue.check();
 SELECT queue.drop('tries', true);
 DROP PROCEDURE waits;
+
+-- A function that dequeues and is cancelled at its work has seen the message:
+-- a failure, or it would go on for ever. The client's own statement that is
+-- cancelled has shown nobody anything: none.
+SELECT queue.create('cut', '{"backoff": "none", "max_attempts": 2}');
+SELECT queue.enqueue('cut', '1') > 0 AS sent;
+CREATE FUNCTION cancelled_work() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	m queue.message;
+BEGIN
+	SELECT * INTO m FROM queue.dequeue('cut');
+	PERFORM pg_cancel_backend(pg_backend_pid());
+	PERFORM count(*) FROM generate_series(1, 1000000000);
+	RETURN m.payload;
+END $$;
+SELECT attempt, pg_cancel_backend(pg_backend_pid()), (SELECT count(*) FROM generate_series(attempt, 1000000000)) FROM queue.dequeue('cut');
+SELECT attempt, queue.release(receipt) FROM queue.dequeue('cut');
+\set VERBOSITY terse
+SELECT cancelled_work();
+SELECT attempt, queue.release(receipt) FROM queue.dequeue('cut');
+DO $$ BEGIN PERFORM cancelled_work(); END $$;
+SELECT count(*) FROM queue.dequeue('cut');
+DROP FUNCTION cancelled_work();
+SELECT queue.drop('cut', true);

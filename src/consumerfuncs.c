@@ -29,6 +29,7 @@
 #include "failure.h"
 #include "guc.h"
 #include "message.h"
+#include "pending.h"
 #include "ring.h"
 #include "wakeup.h"
 
@@ -158,6 +159,7 @@ claim_or_wait(QueueClaimRequest *request, int64 wait, QueueClaimed *claimed)
 	bool		slept = false;
 	int			n = 0;
 
+	queue_wakeup_begin();
 	for (;;)
 	{
 		QueueTime	not_before;
@@ -256,6 +258,7 @@ queue_dequeue(PG_FUNCTION_ARGS)
 	if (request.def)
 	{
 		return_claimed(fcinfo, request.def, claimed, n);
+		queue_pending_returned();
 		/* Leases outlast the call, the lock on the queue does not. */
 		UnlockRelationOid(request.def->view, AccessShareLock);
 	}
@@ -286,6 +289,7 @@ queue_pop(PG_FUNCTION_ARGS)
 					 errmsg("message " INT64_FORMAT " of queue \"%s\" was lost while it was popped",
 							queue_message_id(claimed[i].tuple, segment_desc(request.def)),
 							request.def->name)));
+	queue_pending_returned();
 	return (Datum) 0;
 }
 
@@ -321,7 +325,7 @@ sleep_without_snapshot(Oid view, QueueTime deadline)
 			result = queue_wakeup_sleep(state, deadline, now, &slept);
 			/* The dequeue that follows passes on work, but not the time to come. */
 			if (result == QUEUE_WAKEUP_READY)
-				queue_wakeup_pass_on(state, false);
+				queue_wakeup_pass_on_time(state);
 			return result;
 		}
 		result = queue_wakeup_sleep(def->state, Min(deadline, now + PAUSE_LOOK),
@@ -369,6 +373,7 @@ queue_wait(PG_FUNCTION_ARGS)
 	strlcpy(name, def->name, sizeof(name));
 	deadline += queue_clock_now();
 
+	queue_wakeup_begin();
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	SPI_commit();
 	result = sleep_without_snapshot(view, deadline);

@@ -15,8 +15,9 @@
  * being settled remember the transaction's id, pages are looked at again until
  * the rows' fate is known. A queue cannot be created or dropped in one.
  *
- * Failures: an abort charges each lease that the transaction took, unless the
- * very statement that took it was cancelled or cut off: then nobody saw it.
+ * Failures: an abort charges each lease that the transaction took, unless
+ * nobody can have seen the message: the call that took it did not return, or
+ * the client's own statement, which took it, was cancelled or cut off.
  */
 #include "postgres.h"
 
@@ -25,6 +26,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/pmsignal.h"
+#include "tcop/pquery.h"
 #include "utils/memutils.h"
 
 #include "error.h"
@@ -42,8 +44,9 @@ typedef struct TakenSlot
 {
 	uint32		slot;
 	bool		pop;
+	bool		outermost;		/* taken by the client's own statement */
 	uint64		sequence;
-	TimestampTz statement;		/* start of the statement that took it */
+	uint64		statement;		/* the number of that */
 } TakenSlot;
 
 typedef struct SettledSlot
@@ -78,7 +81,8 @@ typedef struct Delta
 	bool		altered;
 	bool		restored;
 	int64		enqueued;
-	int64		stored;
+	int64		added;			/* rows stored, whatever was deleted besides */
+	int64		stored;			/* added minus removed */
 	int64		timed;
 	int64		cancelled;
 	int64		failed;
@@ -90,6 +94,7 @@ static TakenSlot *taken;
 static int	taken_count;
 static int	taken_room;
 static int	popped;				/* of those taken */
+static int	returned;			/* those before were handed to the caller */
 static SettledSlot *settled;
 static int	settled_count;
 static int	settled_room;
@@ -108,6 +113,9 @@ static bool committing;
 
 /* Executor runs that have begun and not ended; a FATAL error leaves them. */
 static int	running;
+
+/* Counts outermost executor runs. */
+static uint64 statement;
 
 /* The SQLSTATE with which the current statement fails; 0: it does not. */
 static int	failed_with;
@@ -160,6 +168,17 @@ queue_pending_acks(uint32 slot, uint64 sequence)
 	return false;
 }
 
+/*
+ * Whether what is taken now goes to the client, so that nobody works on it
+ * before the statement has ended: not to a function, a procedure or a DO block.
+ */
+static bool
+is_outermost(void)
+{
+	return running == 1 && ActivePortal && ActivePortal->stmts != NIL &&
+		linitial_node(PlannedStmt, ActivePortal->stmts)->utilityStmt == NULL;
+}
+
 /* Room was reserved. */
 void
 queue_pending_taken(uint32 slot, uint64 sequence, bool pop)
@@ -168,9 +187,17 @@ queue_pending_taken(uint32 slot, uint64 sequence, bool pop)
 
 	entry->slot = slot;
 	entry->pop = pop;
+	entry->outermost = is_outermost();
 	entry->sequence = sequence;
-	entry->statement = GetCurrentStatementStartTimestamp();
+	entry->statement = statement;
 	popped += pop;
+}
+
+/* The call that took messages is about to return them. */
+void
+queue_pending_returned(void)
+{
+	returned = taken_count;
 }
 
 /* Room was reserved; the entry comes before the state changes, so an error between is undone. */
@@ -226,7 +253,9 @@ get_delta(QueueState *state, QueueSegment *segment)
 static bool
 extend_range(PageRange *range, QueueSegment *segment, BlockNumber page, BlockNumber gap)
 {
+	/* What was rolled back to a savepoint may lie in an earlier life of the segment. */
 	if (range->segment != segment ||
+		range->generation != pg_atomic_read_u32(&segment->generation) ||
 		page + gap < range->first || page > range->last + gap)
 		return false;
 	range->first = Min(range->first, page);
@@ -272,6 +301,7 @@ queue_pending_stored(QueueState *state, QueueSegment *segment,
 {
 	Delta	   *delta = get_delta(state, segment);
 
+	delta->added += messages;
 	delta->stored += messages;
 	if (due > 0)
 		delta->timed += messages;
@@ -343,7 +373,10 @@ void
 queue_pending_statement_runs(bool runs)
 {
 	if (runs && running++ == 0)
+	{
 		failed_with = 0;
+		statement++;
+	}
 	else if (!runs)
 		running--;
 }
@@ -362,6 +395,7 @@ reset(void)
 {
 	taken_count = 0;
 	popped = 0;
+	returned = 0;
 	settled_count = 0;
 	delta_count = 0;
 	range_count = 0;
@@ -411,6 +445,15 @@ lower_ranges(QueueTime at)
 			if (pg_atomic_read_u32(&segment->pages) > 0)
 				queue_map_lower_range(segment, 0, pg_atomic_read_u32(&segment->pages) - 1, 0);
 	}
+}
+
+/* What was deleted without slots, at this savepoint level or deeper, is back. */
+static void
+wake_for_undeleted(int nest)
+{
+	for (int i = delta_count - 1; i >= 0 && deltas[i].nest >= nest; i--)
+		if (deltas[i].cancelled > 0 && queue_state_is(deltas[i].state, deltas[i].id))
+			queue_wakeup_work(deltas[i].state, deltas[i].cancelled);
 }
 
 /* Numbers of retired slots on their way back into the ring, a batch at a time. */
@@ -528,7 +571,7 @@ apply_delta(const Delta *delta, QueueTime now)
 	queue_count(state, QUEUE_COUNT_FAILED, delta->failed);
 	if (delta->due <= now)
 	{
-		queue_wakeup_work(state, delta->stored);
+		queue_wakeup_work(state, delta->added);
 		call_worker |= queue_state_ask(state, QUEUE_ASK_NOTIFY);
 	}
 	else if (delta->due != QUEUE_TIME_NEVER)
@@ -583,17 +626,12 @@ at_commit(void)
 	reset();
 }
 
-/* Whether an abort now charges a lease: its statement must have ended well. */
+/* Whether the statement at hand is cancelled, or its connection is lost. */
 static bool
-abort_counts(const TakenSlot *entry)
+is_cut_off(void)
 {
-	/* A crash of the server counts nothing. */
-	if (proc_exit_inprogress && !PostmasterIsAlive())
-		return false;
-	if (entry->statement != GetCurrentStatementStartTimestamp())
-		return true;
 	if (proc_exit_inprogress)
-		return running == 0;
+		return running > 0;
 	switch (failed_with)
 	{
 		case ERRCODE_QUERY_CANCELED:
@@ -601,10 +639,28 @@ abort_counts(const TakenSlot *entry)
 		case ERRCODE_CRASH_SHUTDOWN:
 		case ERRCODE_CONNECTION_FAILURE:
 		case ERRCODE_PROTOCOL_VIOLATION:
-			return false;
-		default:
 			return true;
+		default:
+			return false;
 	}
+}
+
+/*
+ * Whether an abort now charges a lease: not if nobody can have seen the
+ * message. What a call took and did not return, nobody has seen, unless the
+ * message itself is what cannot be read: that would go on for ever.
+ */
+static bool
+abort_counts(int i)
+{
+	const TakenSlot *entry = &taken[i];
+
+	/* A crash of the server counts nothing. */
+	if (proc_exit_inprogress && !PostmasterIsAlive())
+		return false;
+	if (i >= returned)
+		return ERRCODE_TO_CATEGORY(failed_with) == ERRCODE_INTERNAL_ERROR;
+	return !(entry->outermost && entry->statement == statement && is_cut_off());
 }
 
 static void
@@ -616,11 +672,11 @@ at_abort(void)
 	for (int i = settled_count - 1; i >= 0; i--)
 		queue_lease_unsettle(queue_slot(settled[i].slot), settled[i].sequence);
 	for (int i = 0; i < taken_count; i++)
-		queue_lease_taker_aborted(queue_slot(taken[i].slot), taken[i].sequence,
-								  abort_counts(&taken[i]));
+		queue_lease_taker_aborted(queue_slot(taken[i].slot), taken[i].sequence, abort_counts(i));
 	/* Rows it deleted are back; rows it stored are dead, which costs a look. */
 	if (range_count > 0)
 		lower_ranges(0);
+	wake_for_undeleted(0);
 	for (int i = 0; i < delta_count; i++)
 		if (deltas[i].created)
 			forget_queue(deltas[i].state, MyDatabaseId, deltas[i].id);
@@ -648,7 +704,11 @@ at_prepare(void)
 	/* Whoever looks finds rows in progress, and looks again in a while. */
 	lower_ranges(0);
 	for (int i = 0; i < delta_count; i++)
+	{
 		queue_state_ask(deltas[i].state, QUEUE_ASK_RECOUNT);
+		/* Who sleeps takes it upon himself to look again. */
+		queue_wakeup_work(deltas[i].state, 1);
+	}
 	reset();
 }
 
@@ -706,10 +766,26 @@ unpop(const SettledSlot *entry)
 	{
 		if (!taken[i].pop || taken[i].slot != entry->slot || taken[i].sequence != entry->sequence)
 			continue;
-		queue_lease_taker_aborted(queue_slot(entry->slot), entry->sequence, true);
-		taken[i] = taken[--taken_count];
+		queue_lease_taker_aborted(queue_slot(entry->slot), entry->sequence, abort_counts(i));
+		taken_count--;
+		memmove(&taken[i], &taken[i + 1], sizeof(TakenSlot) * (taken_count - i));
+		returned -= i < returned;
 		popped--;
 		break;
+	}
+}
+
+/* Nobody has the receipts of what a call took and did not return. */
+static void
+give_back_unreturned(void)
+{
+	while (taken_count > returned)
+	{
+		bool		counts = abort_counts(taken_count - 1);
+		TakenSlot  *entry = &taken[--taken_count];
+
+		popped -= entry->pop;
+		queue_lease_taker_aborted(queue_slot(entry->slot), entry->sequence, counts);
 	}
 }
 
@@ -726,8 +802,10 @@ savepoint_aborted(int nest)
 		queue_lease_unsettle(queue_slot(entry->slot), entry->sequence);
 		unpop(entry);
 	}
+	give_back_unreturned();
 	/* Rows deleted without a slot are back. */
 	lower_ranges(0);
+	wake_for_undeleted(nest);
 	while (delta_count > 0 && deltas[delta_count - 1].nest >= nest)
 	{
 		Delta	   *delta = &deltas[--delta_count];
@@ -746,6 +824,7 @@ add_delta(Delta *to, const Delta *from)
 	to->altered |= from->altered;
 	to->restored |= from->restored;
 	to->enqueued += from->enqueued;
+	to->added += from->added;
 	to->stored += from->stored;
 	to->timed += from->timed;
 	to->cancelled += from->cancelled;

@@ -10,6 +10,7 @@
 extern void queue_pending_init(void);
 extern void queue_pending_reserve(int slots);
 extern void queue_pending_taken(uint32 slot, uint64 sequence, bool pop);
+extern void queue_pending_returned(void);
 extern void queue_pending_settled(uint32 slot, uint64 sequence, QueueSettlement how);
 extern void queue_pending_unsettle_last(void);
 extern void queue_pending_resettle_last(QueueSettlement how);

@@ -50,6 +50,14 @@ static WorkerCall *mine;
 static QueueState *sleeping_on;
 static QueueTime keeping;
 
+/*
+ * It left for work and has not handed on yet; an abort does that for it. What
+ * it was told it hands on once a call, should it find nothing for itself.
+ */
+static QueueState *owes;
+static bool owes_signal;
+static bool handed_on;
+
 static Size
 wakeup_size(void)
 {
@@ -84,6 +92,14 @@ stop_keeping(void)
 	keeping = QUEUE_TIME_NEVER;
 }
 
+/* Somebody else gets the signal, if anybody sleeps. */
+static void
+signal_another(QueueState *state)
+{
+	if (pg_atomic_read_u32(&state->sleepers) > 0)
+		ConditionVariableSignal(&state->wakeup);
+}
+
 static void
 leave(bool pass_on)
 {
@@ -93,8 +109,8 @@ leave(bool pass_on)
 	stop_keeping();
 	sleeping_on = NULL;
 	pg_atomic_fetch_sub_u32(&state->sleepers, 1);
-	if (pass_on && pg_atomic_read_u32(&state->sleepers) > 0)
-		ConditionVariableSignal(&state->wakeup);
+	if (pass_on)
+		signal_another(state);
 }
 
 /* Try to be the one who looks again at "due". */
@@ -114,6 +130,13 @@ keep(QueueState *state, QueueTime due)
 		}
 	}
 	return false;
+}
+
+/* A call begins that may sleep, more than once. */
+void
+queue_wakeup_begin(void)
+{
+	handed_on = false;
 }
 
 /*
@@ -167,16 +190,24 @@ queue_wakeup_sleep(QueueState *state, QueueTime deadline, QueueTime not_before, 
 		stop_keeping();
 	}
 	/* One who goes on to claim passes on what he leaves, after the claim. */
+	if (result == QUEUE_WAKEUP_READY)
+	{
+		owes = state;
+		owes_signal = signalled;
+	}
 	leave(result != QUEUE_WAKEUP_READY);
 	return result;
 }
 
-/* An error or a termination struck while asleep. Cannot fail. */
+/* An error or a termination struck while asleep, or on the way to work. Cannot fail. */
 void
 queue_wakeup_abort(void)
 {
 	if (sleeping_on)
 		leave(true);
+	if (owes)
+		signal_another(owes);
+	owes = NULL;
 }
 
 /* So many messages can be dequeued now. For callbacks: cannot fail. */
@@ -200,21 +231,39 @@ queue_wakeup_due(QueueState *state, QueueTime due)
 
 /*
  * Hand on what one who leaves, or has claimed, may have kept from others: the
- * time that somebody must keep, and work that is left. Who found no work gives
- * none on, else two whose snapshots are too old would keep each other awake.
+ * time that somebody must keep, and work that is left. Who found no work was
+ * perhaps told of it in place of somebody who can see it, so he gives his
+ * signal on; but once a call, else two whose snapshots are too old would keep
+ * each other awake.
  */
 void
 queue_wakeup_pass_on(QueueState *state, bool found_work)
 {
+	bool		was_told = owes == state && owes_signal && !handed_on;
 	QueueTime	due;
 
+	owes = NULL;
 	if (pg_atomic_read_u32(&state->sleepers) == 0)
 		return;
 	due = queue_ring_due(state);
 	if (due > queue_clock_now())
 		queue_wakeup_due(state, due);
-	else if (found_work)
-		ConditionVariableSignal(&state->wakeup);
+	else if (found_work || was_told)
+	{
+		handed_on |= !found_work;
+		signal_another(state);
+	}
+}
+
+/* The time alone, by one whose caller is going to look for work. */
+void
+queue_wakeup_pass_on_time(QueueState *state)
+{
+	QueueTime	due = queue_ring_due(state);
+
+	owes = NULL;
+	if (due > queue_clock_now())
+		queue_wakeup_due(state, due);
 }
 
 /* The clock was moved, or the queue resumed: everybody looks. */

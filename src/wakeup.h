@@ -16,11 +16,13 @@ typedef enum QueueWakeup
 
 extern const QueueShmemPart queue_wakeup_shmem;
 
+extern void queue_wakeup_begin(void);
 extern QueueWakeup queue_wakeup_sleep(QueueState *state, QueueTime deadline,
 									  QueueTime not_before, bool *slept);
 extern void queue_wakeup_work(QueueState *state, int64 messages);
 extern void queue_wakeup_due(QueueState *state, QueueTime due);
 extern void queue_wakeup_pass_on(QueueState *state, bool found_work);
+extern void queue_wakeup_pass_on_time(QueueState *state);
 extern void queue_wakeup_all(QueueState *state);
 extern void queue_wakeup_abort(void);
 
