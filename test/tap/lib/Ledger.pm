@@ -1,0 +1,175 @@
+# Ledger.pm
+#	  Traffic by pgbench whose business rows tell what must have become of each
+#	  message, whatever happens to the server meanwhile.
+#
+# A producer inserts a row into "sent" in the transaction that enqueues; a
+# consumer one into "worked" for each message in the transaction that acks, and
+# one into "rounds" each time. So at any commit, also the last that a crash or
+# a failover has kept: sent = worked + what is in the queue.
+#
+# Each value tells who sent it and as his how manieth, and pgbench logs each
+# transaction that a client saw committed: so it is known which rows must be
+# there where no confirmed commit may be lost.
+
+package Ledger;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use IPC::Run;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use QueueTest;
+use Test::More;
+
+our @EXPORT = qw(create_ledger start_traffic finish_traffic confirmed_ok worked ledger_ok drain_ok);
+
+# A client's transactions that are rolled back: every so manieth.
+my %rolled_back = (produce => 10, consume => 7);
+
+# Values of two starts of traffic, and of two clients of one, never meet.
+my $start = 0;
+my $room = 1_000_000;
+
+my %script = (
+	produce => q{
+INSERT INTO sent SELECT :value, queue.enqueue('q', to_jsonb(:value), headers => jsonb_build_object('fill', repeat(md5('x'), 8)));
+},
+	consume => q{
+WITH m AS MATERIALIZED (SELECT * FROM queue.dequeue('q', 3, wait => '500 ms')),
+w AS (INSERT INTO worked SELECT payload::bigint FROM m)
+SELECT count(queue.ack(receipt)) FROM m;
+INSERT INTO rounds VALUES (:value);
+});
+
+# The rows that a confirmed transaction of a role has left.
+my %table = (produce => 'sent', consume => 'rounds');
+
+# Small segments, so that traffic goes through many of them.
+sub create_ledger
+{
+	my ($node) = @_;
+
+	$node->safe_psql('postgres', q{
+		CREATE EXTENSION queue;
+		SELECT queue.create('q', '{"backoff": "none", "max_attempts": 0, "segment_size": "64kB"}');
+		CREATE TABLE sent (n bigint, id bigint);
+		CREATE TABLE worked (n bigint);
+		CREATE TABLE rounds (n bigint);
+	});
+}
+
+# Producers and consumers, until their server goes away or finish_traffic()
+# ends them. Settings of their sessions may be given: "-c name=value".
+sub start_traffic
+{
+	my ($node, %params) = @_;
+	my %traffic = (node => $node, base => $start++ * 100 * $room, output => '');
+
+	foreach my $role (qw(produce consume))
+	{
+		my $clients = $params{$role} // 2;
+		my $prefix = $node->basedir . "/$role.$traffic{base}";
+
+		append_to_file("$prefix.sql", "\\set n :n + 1\n\\set value :base + :client_id * $room + :n\n\\set back :n % $rolled_back{$role}\n"
+			  . "BEGIN;$script{$role}\\if :back = 0\nROLLBACK;\n\\else\nCOMMIT;\n\\endif\n");
+		local $ENV{PGOPTIONS} = $params{options} // '';
+		$traffic{prefix}{$role} = $prefix;
+		$traffic{$role} = IPC::Run::start(
+			[ 'pgbench', '-n', '-c', $clients, '-T', $params{seconds} // 60, '-l', '--log-prefix', $prefix, '-D', 'n=0', '-D', "base=$traffic{base}",
+				'-f', "$prefix.sql", '-h', $node->host, '-p', $node->port, 'postgres' ],
+			'>', \$traffic{output}, '2>', \$traffic{output});
+	}
+	return \%traffic;
+}
+
+# Waits for both to end: their time is over, or their server was taken away.
+sub finish_traffic
+{
+	my ($traffic) = @_;
+
+	$traffic->{$_}->finish foreach qw(produce consume);
+}
+
+# Confirmed transactions of each client, from pgbench's log.
+sub confirmed
+{
+	my ($traffic, $role) = @_;
+	my %count;
+
+	foreach my $file (glob("$traffic->{prefix}{$role}.[0-9]*"))
+	{
+		$count{$_}++ foreach slurp_file($file) =~ /^(\d+) \d+ \d+ /mg;
+	}
+	return \%count;
+}
+
+# Every commit that a client saw confirmed is there; at least so many there were.
+sub confirmed_ok
+{
+	my ($node, $traffic, $least) = @_;
+
+	foreach my $role (qw(produce consume))
+	{
+		my $count = confirmed($traffic, $role);
+		my @ranges = map { my $first = $traffic->{base} + $_ * $room; "SELECT $first + i FROM generate_series(1, $count->{$_}) i WHERE i % $rolled_back{$role} <> 0" } keys %$count;
+		my $all = 0;
+
+		$all += $_ foreach values %$count;
+		cmp_ok($all, '>=', $least, "$role: $all transactions were confirmed");
+		is($node->safe_psql('postgres', 'SELECT count(*) FROM ((' . join(' UNION ALL ', @ranges) . ") EXCEPT SELECT n FROM $table{$role}) AS missing"),
+			'0', "$role: what was confirmed is there");
+	}
+}
+
+sub worked
+{
+	my ($node) = @_;
+
+	return $node->safe_psql('postgres', 'SELECT count(*) FROM worked');
+}
+
+# Messages and business rows agree.
+sub ledger_ok
+{
+	my ($node, $name) = @_;
+	my %wrong = (
+		'lost' => 'SELECT n FROM sent EXCEPT SELECT n FROM worked EXCEPT SELECT payload::bigint FROM queues.q',
+		'acked and back' => 'SELECT payload::bigint FROM queues.q INTERSECT SELECT n FROM worked',
+		'never sent' => '(SELECT payload::bigint FROM queues.q UNION SELECT n FROM worked) EXCEPT SELECT n FROM sent',
+		'worked on twice' => 'SELECT n FROM worked GROUP BY n HAVING count(*) > 1',
+		'there twice' => 'SELECT payload FROM queues.q GROUP BY payload HAVING count(*) > 1',
+		'with an id that was given twice' => 'SELECT id FROM sent GROUP BY id HAVING count(*) > 1',
+		'with another id' => 'SELECT m.id FROM queues.q m JOIN sent ON n = payload::bigint WHERE m.id <> sent.id');
+
+	foreach my $what (sort keys %wrong)
+	{
+		is($node->safe_psql('postgres', "SELECT count(*) FROM ($wrong{$what}) AS wrong"), '0', "$name: none is $what");
+	}
+}
+
+# Whatever is left can be had, once each; leases are void, so nothing waits.
+sub drain_ok
+{
+	my ($node, $name) = @_;
+	my $left = $node->safe_psql('postgres', 'SELECT count(*) FROM queues.q');
+	my $got = 0;
+
+	# what its own traffic has rolled back is soon written
+	ok(await($node, 'SELECT count(*) FROM queue.leases', expected => '0'), "$name: nobody holds anything");
+	while ($got < $left)
+	{
+		my $count = $node->safe_psql('postgres', q{
+			WITH m AS MATERIALIZED (SELECT * FROM queue.dequeue('q', 1000, wait => '1 s')),
+			w AS (INSERT INTO worked SELECT payload::bigint FROM m)
+			SELECT count(queue.ack(receipt)) FROM m});
+
+		last if $count == 0;
+		$got += $count;
+	}
+	is($got, $left, "$name: all $left that are left are delivered");
+	ledger_ok($node, "$name, drained");
+}
+
+1;
