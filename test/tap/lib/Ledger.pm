@@ -23,7 +23,7 @@ use PostgreSQL::Test::Utils;
 use QueueTest;
 use Test::More;
 
-our @EXPORT = qw(create_ledger start_traffic finish_traffic confirmed_and_missing confirmed_ok worked ledger_ok drain_ok);
+our @EXPORT = qw(create_ledger start_traffic finish_traffic stop_traffic confirmed_and_missing confirmed_ok worked ledger_ok drain_ok);
 
 # A client's transactions that are rolled back: every so manieth.
 my %rolled_back = (produce => 10, consume => 7);
@@ -60,8 +60,11 @@ sub create_ledger
 	});
 }
 
-# Producers and consumers, until their server goes away or finish_traffic()
-# ends them. Settings of their sessions may be given: "-c name=value".
+# Producers and consumers, until their server goes away or their time is over.
+# May be given: how many clients of each role, seconds, options of their
+# sessions ("-c name=value"), what a consumer also does in its transaction, and
+# how often one that fails to serialize is tried. (Each try is counted in the
+# value, so confirmed_ok() is not for those.)
 sub start_traffic
 {
 	my ($node, %params) = @_;
@@ -70,14 +73,16 @@ sub start_traffic
 	foreach my $role (qw(produce consume))
 	{
 		my $clients = $params{$role} // 2;
+		my $also = $role eq 'consume' ? $params{also} // '' : '';
 		my $prefix = $node->basedir . "/$role.$traffic{base}";
 
 		append_to_file("$prefix.sql", "\\set n :n + 1\n\\set value :base + :client_id * $room + :n\n\\set back :n % $rolled_back{$role}\n"
-			  . "BEGIN;$script{$role}\\if :back = 0\nROLLBACK;\n\\else\nCOMMIT;\n\\endif\n");
+			  . "BEGIN;$script{$role}$also\n\\if :back = 0\nROLLBACK;\n\\else\nCOMMIT;\n\\endif\n");
 		local $ENV{PGOPTIONS} = $params{options} // '';
 		$traffic{prefix}{$role} = $prefix;
 		$traffic{$role} = IPC::Run::start(
 			[ 'pgbench', '-n', '-c', $clients, '-T', $params{seconds} // 60, '-l', '--log-prefix', $prefix, '-D', 'n=0', '-D', "base=$traffic{base}",
+				'--max-tries', $params{max_tries} // 1,
 				'-f', "$prefix.sql", '-h', $node->host, '-p', $node->port, 'postgres' ],
 			'>', \$traffic{output}, '2>', \$traffic{output});
 	}
@@ -90,6 +95,15 @@ sub finish_traffic
 	my ($traffic) = @_;
 
 	$traffic->{$_}->finish foreach qw(produce consume);
+}
+
+# Ends both, in the middle of whatever they do.
+sub stop_traffic
+{
+	my ($traffic) = @_;
+
+	$traffic->{$_}->signal('TERM') foreach qw(produce consume);
+	finish_traffic($traffic);
 }
 
 # Confirmed transactions of each client, from pgbench's log.
@@ -170,7 +184,7 @@ sub drain_ok
 	while ($got < $left)
 	{
 		my $count = $node->safe_psql('postgres', q{
-			WITH m AS MATERIALIZED (SELECT * FROM queue.dequeue('q', 1000, wait => '1 s')),
+			WITH m AS MATERIALIZED (SELECT * FROM queue.dequeue('q', 10000, wait => '1 s')),
 			w AS (INSERT INTO worked SELECT payload::bigint FROM m)
 			SELECT count(queue.ack(receipt)) FROM m});
 
