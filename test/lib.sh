@@ -285,6 +285,44 @@ make_chroot()
 	touch "$root/.complete"
 }
 
+# The Debian suite that has a major of PostgreSQL, or nothing.
+suite_of()
+{
+	case $1 in
+		15) echo bookworm ;;
+		17) echo trixie ;;
+		18) echo forky ;;
+		19) echo sid ;;
+	esac
+}
+
+# Makes a chroot at $1 with the server of major $2 in it, from the suite that has
+# it. From experimental come only the pre-release itself and the libpq it needs.
+make_server_chroot()
+{
+	local root=$1 major=$2 suite packages=(gcc make tini "postgresql-$2" "postgresql-server-dev-$2")
+
+	suite=$(suite_of "$major")
+	[ -n "$suite" ] || die "no Debian suite is known for PostgreSQL $major"
+	make_chroot "$root" "$suite" || return
+	printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
+	chmod 755 "$root/usr/sbin/policy-rc.d"
+	mkdir -p "$root/etc/postgresql-common/createcluster.d"
+	echo 'create_main_cluster = false' >"$root/etc/postgresql-common/createcluster.d/none.conf"
+	# The releases of unstable suites expire within a week, also on mirrors that
+	# are snapshots.
+	echo 'Acquire::Check-Valid-Until "false";' >"$root/etc/apt/apt.conf.d/90snapshot"
+	if [ "$major" = 19 ]; then
+		echo "deb ${QUEUE_MIRROR:-http://deb.debian.org/debian} experimental main" \
+			>"$root/etc/apt/sources.list.d/experimental.list"
+		packages+=(libpq5/experimental libpq-dev/experimental)
+	fi
+	[ -x "$root/usr/lib/postgresql/$major/bin/postgres" ] && [ -d "$root/usr/include/postgresql/$major/server" ] && return
+	in_chroot "$root" apt-get -q update >"$root.log" 2>&1 || return
+	in_chroot "$root" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 \
+		install -y --no-install-recommends "${packages[@]}" >>"$root.log" 2>&1
+}
+
 # Runs a command in the chroot $1, in namespaces of its own: when it ends, so do
 # all processes it left and all mounts. The environment is a fresh login's.
 in_chroot()
