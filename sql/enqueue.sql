@@ -14,7 +14,7 @@ COPY queues.e (payload, headers) FROM STDIN;
 {"n": 7}	\N
 \.
 SELECT state, key, headers, payload, body FROM queues.e ORDER BY id;
-SELECT key, headers, payload, body, attempt, priority, last_error FROM queue.dequeue('e', 100) ORDER BY id;
+SELECT key, headers, payload, body, attempt, priority, last_error FROM queue.dequeue('e', 100, '1 h') ORDER BY id;
 SELECT ready, leased, delayed FROM queue.stats WHERE queue = 'e';
 
 -- delays and times to live

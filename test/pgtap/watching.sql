@@ -8,8 +8,8 @@ SET ROLE watch_owner;
 SELECT queue.create('watch_one'), queue.create('watch_two');
 GRANT UPDATE ON queues.watch_one TO watch_consumer;
 SELECT queue.enqueue_batch('watch_one', '{1,2,3}'), queue.enqueue_batch('watch_two', '{1,2,3}');
-CREATE TEMP TABLE watch_held AS SELECT 'one' AS queue, receipt FROM queue.dequeue('watch_one', 2)
-UNION ALL SELECT 'two', receipt FROM queue.dequeue('watch_two', 2);
+CREATE TEMP TABLE watch_held AS SELECT 'one' AS queue, receipt FROM queue.dequeue('watch_one', 2, '1 h')
+UNION ALL SELECT 'two', receipt FROM queue.dequeue('watch_two', 2, '1 h');
 GRANT SELECT ON watch_held TO PUBLIC;
 RESET ROLE;
 BEGIN;
