@@ -161,6 +161,9 @@ oldest_ready(QueueState *state)
 				queue_segment_visit(rel, page, NULL, see_oldest, &oldest);
 			from = page + 1;
 		}
+		/* One that somebody is at: it may be the only one. */
+		if (oldest.at == DT_NOEND && busy < RelationGetNumberOfBlocks(rel))
+			queue_segment_visit(rel, busy, NULL, see_oldest, &oldest);
 		relation_close(rel, AccessShareLock);
 	}
 	return oldest.at;
