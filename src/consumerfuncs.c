@@ -250,7 +250,7 @@ queue_dequeue(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(3))
 		wait = Min(queue_interval_to_usecs(PG_GETARG_INTERVAL_P(3), "wait"),
 				   queue_max_wait * INT64CONST(1000));
-	request.consumer = queue_options_get_text(options, "consumer");
+	request.consumer = queue_options_get_text(options, "consumer", QUEUE_CONSUMER_LENGTH - 1);
 	request.max_bytes = queue_options_get_int(options, "max_bytes", 1, MAX_RESULT_BYTES, MAX_RESULT_BYTES);
 	InitMaterializedSRF(fcinfo, 0);
 	claimed = palloc(sizeof(QueueClaimed) * request.wanted);

@@ -93,6 +93,7 @@ fill_lease(Claim *claim, QueueSlot *slot, const QueueMessageHead *head)
 	slot->at_limit = limit > 0 && slot->failures + 1 >= limit && def->dead_letter_of == 0;
 	slot->owner = GetUserId();
 	slot->pid = MyProcPid;
+	/* The option fits; an application's name is ASCII: cut anywhere. */
 	strlcpy(slot->consumer, request->consumer ? request->consumer : application_name,
 			QUEUE_CONSUMER_LENGTH);
 }

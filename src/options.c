@@ -492,15 +492,16 @@ queue_options_get(Jsonb *given, const char *name)
 	return value && value->type == jbvNull ? NULL : value;
 }
 
+/* Text of at most "limit" bytes; NULL when the key is absent or null. */
 char *
-queue_options_get_text(Jsonb *given, const char *name)
+queue_options_get_text(Jsonb *given, const char *name, int limit)
 {
 	JsonbValue *value = queue_options_get(given, name);
 
 	if (value == NULL)
 		return NULL;
-	if (value->type != jbvString)
-		bad_value(name, scalar_text(value), "text");
+	if (value->type != jbvString || value->val.string.len > limit)
+		bad_value(name, scalar_text(value), psprintf("text of at most %d bytes", limit));
 	return scalar_text(value);
 }
 

@@ -58,7 +58,7 @@ typedef struct QueueJsonKey
 extern void queue_options_check_keys(Jsonb *given, const QueueJsonKey *keys,
 									 const char *function);
 extern JsonbValue *queue_options_get(Jsonb *given, const char *name);
-extern char *queue_options_get_text(Jsonb *given, const char *name);
+extern char *queue_options_get_text(Jsonb *given, const char *name, int limit);
 extern int64 queue_options_get_interval(Jsonb *given, const char *name);
 extern int64 queue_options_get_int(Jsonb *given, const char *name,
 								   int64 low, int64 high, int64 missing);
