@@ -83,6 +83,32 @@ SELECT queue.drop('morgue');
 SELECT queue.alter('tries', '{"dead_letter": null}');
 SELECT queue.drop('morgue');
 
+-- what fails in a queue that others name stays there, by whatever it fails, and so in a circle
+SELECT queue.create('ring_a', '{"dead_letter": "", "max_attempts": 1, "backoff": "none"}');
+SELECT queue.create('ring_b', '{"dead_letter": "ring_a", "max_attempts": 1, "backoff": "none"}');
+SELECT queue.alter('ring_a', '{"dead_letter": "ring_b"}');
+SELECT queue.enqueue('ring_a', '"a"') > 0 AS sent;
+SELECT queue.enqueue('ring_b', '"b"') > 0 AS sent;
+SELECT queue.nack(receipt, 'first') AS a, (SELECT queue.nack(receipt, 'first') FROM queue.dequeue('ring_b')) AS b FROM queue.dequeue('ring_a');
+SELECT count(queue.reject(receipt)) AS rejected FROM queue.dequeue('ring_a');
+SELECT count(*) AS timed_out FROM queue.dequeue('ring_b', lease => '1 s');
+SELECT queue.clock_advance('2 s');
+SELECT payload, attempt, last_error, headers FROM queue.dequeue('ring_a', wait => '5 s');
+SELECT payload, attempt, last_error, headers FROM queue.dequeue('ring_b', wait => '5 s');
+-- a queue that nobody names any more has an end of its own again
+SELECT queue.alter('ring_b', '{"dead_letter": ""}');
+SELECT queue.purge('ring_a', '{"states": ["leased"]}') AS purged, queue.purge('ring_b', '{"states": ["leased"]}') AS purged;
+SELECT queue.enqueue('ring_a', '"a"') > 0 AS sent;
+SELECT queue.enqueue('ring_b', '"b"') > 0 AS sent;
+SELECT queue.nack(receipt) FROM queue.dequeue('ring_a');
+SELECT queue.nack(receipt) FROM queue.dequeue('ring_b');
+SELECT payload, headers -> 'queue.death' ->> 'queue' AS died_in FROM queues.ring_b ORDER BY id;
+SELECT count(*) FROM queues.ring_a;
+SELECT queue.drop('ring_a', true);
+SELECT queue.nack(receipt) FROM queue.dequeue('ring_b', 2);
+SELECT count(*) FROM queues.ring_b;
+SELECT queue.drop('ring_b');
+
 -- nothing fails for good in a dead-letter queue, whatever is done there
 SELECT queue.enqueue('tries_dead', '"again"') > 0 AS sent;
 SELECT queue.reject(receipt) FROM queue.dequeue('tries_dead');

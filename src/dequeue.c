@@ -90,7 +90,7 @@ fill_lease(Claim *claim, QueueSlot *slot, const QueueMessageHead *head)
 	slot->deadline = claim->visit.now + lease;
 	slot->cap = claim->visit.now + Max(def->options.lease_max, lease);
 	slot->retry_delay = queue_options_retry_delay(&def->options, slot->failures + 1);
-	slot->at_limit = limit > 0 && slot->failures + 1 >= limit && def->dead_letter_of == 0;
+	slot->at_limit = limit > 0 && slot->failures + 1 >= limit && !def->keeps_dead;
 	slot->owner = GetUserId();
 	slot->pid = MyProcPid;
 	/* The option fits; an application's name is ASCII: cut anywhere. */

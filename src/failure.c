@@ -236,7 +236,7 @@ queue_failure_reject(const pg_uuid_t *receipt, const char *reason)
 	if (status != QUEUE_STATUS_OK)
 		return status;
 	/* What a dead-letter queue's consumer rejects stays where it is. */
-	if (settling.def->dead_letter_of != 0)
+	if (settling.def->keeps_dead)
 	{
 		failure.death = NULL;
 		failure.next = queue_clock_wall() + settling.slot->retry_delay;
@@ -380,7 +380,8 @@ write_slot(uint32 number)
 		failure.death = "expired";
 		failure.error = NULL;
 		queue_pending_resettle_last(QUEUE_SETTLE_EXPIRED);
-		if (settling.def->options.on_expiry == QUEUE_EXPIRY_DROP)
+		/* From a dead-letter queue there is nowhere to go. */
+		if (settling.def->keeps_dead || settling.def->options.on_expiry == QUEUE_EXPIRY_DROP)
 		{
 			bool		deleted = queue_settle_delete(&settling);
 
