@@ -3,6 +3,7 @@ CREATE EXTENSION IF NOT EXISTS queue;
 SELECT queue.create('plain');
 SELECT queue.create('plain');
 SELECT queue.create('plain', '{"if_not_exists": true}');
+SELECT queue.alter('plain', '{"if_not_exists": true}');
 SELECT queue.create('Name with "quotes", spaces');
 SELECT queue.enqueue('Name with "quotes", spaces', '1') IS NOT NULL AS sent;
 SELECT payload FROM queues."Name with ""quotes"", spaces";

@@ -112,7 +112,10 @@ SELECT queue.drop('ring_b');
 -- nothing fails for good in a dead-letter queue, whatever is done there
 SELECT queue.enqueue('tries_dead', '"again"') > 0 AS sent;
 SELECT queue.reject(receipt) FROM queue.dequeue('tries_dead');
-SELECT queue.alter('tries_dead', '{"backoff_jitter": 0, "max_attempts": 2}');
+SELECT queue.alter('tries_dead', '{"max_attempts": 2}');
+SELECT queue.alter('tries_dead', '{"dead_letter": "tries"}');
+SELECT queue.alter('tries_dead', '{"on_expiry": "dead_letter"}');
+SELECT queue.alter('tries_dead', '{"backoff_jitter": 0, "max_attempts": null}');
 SELECT queue.clock_advance('15 min');
 CALL waits('tries_dead', 7);
 SELECT payload, state, failures FROM queues.tries_dead;

@@ -254,6 +254,26 @@ own_dead_letter(int32 id, const char *name, LOCKMODE mode)
 	return InvalidOid;
 }
 
+/* Whether an option would be accepted and ignored. */
+static void
+check_change(QueueDef *def, Jsonb *change)
+{
+	static const char *const of_death[] = {"dead_letter", "max_attempts", "on_expiry"};
+
+	if (queue_options_get(change, "if_not_exists"))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("option \"if_not_exists\" belongs to queue.create()")));
+	for (int i = 0; def->dead_letter_of != 0 && i < (int) lengthof(of_death); i++)
+		if (queue_options_get(change, of_death[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("option \"%s\" has no effect on dead-letter queue \"%s\"",
+							of_death[i], def->name),
+					 errdetail("What fails in a dead-letter queue stays in it, what expires is dropped."),
+					 errhint("Set message_ttl to limit how long messages stay.")));
+}
+
 PG_FUNCTION_INFO_V1(queue_alter);
 Datum
 queue_alter(PG_FUNCTION_ARGS)
@@ -272,6 +292,7 @@ queue_alter(PG_FUNCTION_ARGS)
 	view = def->view;
 	/* The change alone first, so that errors name what the caller wrote. */
 	queue_options_parse(PG_GETARG_JSONB_P(1), &options);
+	check_change(def, PG_GETARG_JSONB_P(1));
 	merged = queue_options_merge(queue_catalog_read_options(view), PG_GETARG_JSONB_P(1));
 	merged = without_call_options(merged);
 	queue_options_parse(merged, &options);

@@ -146,8 +146,8 @@ store_retry(QueueMessage *message, QueueDef *def, TimestampTz next)
 
 /*
  * To the dead-letter queue, past its pause and limits. What the message had of
- * its own life there begins anew: failures, time to live, attempts. Without a
- * dead-letter queue it is dropped.
+ * its own life begins anew: failures, attempts, and time to live, which is that
+ * queue's. Without a dead-letter queue it is dropped.
  */
 static void
 store_dead(QueueMessage *message, QueueDef *def, QueueSlot *slot, const char *reason, int failures)
@@ -166,7 +166,11 @@ store_dead(QueueMessage *message, QueueDef *def, QueueSlot *slot, const char *re
 	queue_message_add_header(message, "queue.death",
 							 describe_death(message, def, slot, reason, failures));
 	queue_message_clear(message, QUEUE_COLUMN_VISIBLE_AT);
-	queue_message_clear(message, QUEUE_COLUMN_EXPIRES_AT);
+	if (target->options.message_ttl > 0)
+		queue_message_set(message, QUEUE_COLUMN_EXPIRES_AT,
+						  TimestampTzGetDatum(queue_clock_wall() + target->options.message_ttl));
+	else
+		queue_message_clear(message, QUEUE_COLUMN_EXPIRES_AT);
 	queue_message_clear(message, QUEUE_COLUMN_FIRST_FAILED_AT);
 	queue_message_clear(message, QUEUE_COLUMN_LAST_FAILED_AT);
 	queue_message_clear(message, QUEUE_COLUMN_FAILURES);
