@@ -278,10 +278,11 @@ step_load_all(QueueDef *def)
 	return true;
 }
 
+/* Asked so that an error, which says nothing about it, does not end the worker. */
 static bool
-step_has_extension(QueueDef *def)
+step_lacks_extension(QueueDef *def)
 {
-	return queue_catalog_exists();
+	return !queue_catalog_exists();
 }
 
 static void
@@ -356,7 +357,7 @@ queue_worker_main(Datum main_arg)
 	SetConfigOption("lock_timeout", "1s", PGC_SUSET, PGC_S_OVERRIDE);
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 	scratch = AllocSetContextCreate(TopMemoryContext, "queue worker", ALLOCSET_DEFAULT_SIZES);
-	if (!run_step("looking for the extension", InvalidOid, step_has_extension))
+	if (run_step("looking for the extension", InvalidOid, step_lacks_extension))
 	{
 		queue_launcher_worker_has_no_extension();
 		proc_exit(0);
@@ -381,7 +382,7 @@ queue_worker_main(Datum main_arg)
 			proc_exit(0);
 		queue_wakeup_take_call();
 		if (queue_clock_now() >= next_tick &&
-			!run_step("looking for the extension", InvalidOid, step_has_extension))
+			run_step("looking for the extension", InvalidOid, step_lacks_extension))
 		{
 			queue_launcher_worker_has_no_extension();
 			proc_exit(0);
