@@ -30,6 +30,7 @@
 #include "faults.h"
 
 #include "map.h"
+#include "ring.h"
 #include "slot.h"
 #include "state.h"
 
@@ -420,4 +421,16 @@ queue_faults_left(PG_FUNCTION_ARGS)
 						 pg_atomic_read_u32(&state->sleepers), pg_atomic_read_u32(&state->slots),
 						 (QueueTime) pg_atomic_read_u64(&state->keeper) == QUEUE_TIME_NEVER ? "none" : "some");
 	PG_RETURN_TEXT_P(cstring_to_text(text.data));
+}
+
+/* faults.forget(id): the ring of a queue is unknown, as after a restart. */
+PG_FUNCTION_INFO_V1(queue_faults_forget);
+Datum
+queue_faults_forget(PG_FUNCTION_ARGS)
+{
+	QueueState *state = queue_state_get(PG_GETARG_INT32(0), false);
+
+	if (state)
+		queue_ring_remove_all(state);
+	PG_RETURN_VOID();
 }

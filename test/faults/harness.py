@@ -5,6 +5,8 @@ harness.py
 """
 
 import collections
+import functools
+import io
 import mmap
 import os
 import re
@@ -30,7 +32,10 @@ WRAPPED = ["queue_slot_lock", "queue_slot_lock_sequence", "queue_slot_unlock", "
            "queue_slot_free", "queue_map_take", "queue_map_put", "queue_map_abort"]
 
 # Longest that anything may take, in seconds: nothing here waits for so long.
-PATIENCE = 30.0
+PATIENCE = 10.0
+
+# Which message it is; one of bytes has no name.
+TAG = "coalesce(payload->>'t', '?')"
 
 PLACES = {1: "in the callback of an end of a transaction", 2: "while a slot is locked",
           3: "while a spinlock is held", 4: "could wait for a heavyweight lock under busy"}
@@ -206,6 +211,10 @@ class Session:
     def column(self, text, *arguments):
         return [row[0] for row in self(text, *arguments)]
 
+    def copy(self, text, data):
+        with self.connection.cursor() as cursor:
+            cursor.copy_expert(text, io.StringIO(data))
+
     def close(self):
         try:
             self.connection.close()
@@ -222,17 +231,19 @@ class Stage:
         self.server = server
         self.control = server.control
         self.run = 0                # number of the current try: marks its messages
-        self.subject = self.helper = None
+        self.subject = self.helper = self.keeper = None
         self.open()
         self.helper("CREATE EXTENSION IF NOT EXISTS queue")
         self.helper("CREATE SCHEMA faults")
         self.helper("CREATE TABLE faults.mark (run int)")
         self.helper("CREATE FUNCTION faults.left() RETURNS text LANGUAGE C AS 'queue', 'queue_faults_left'")
+        self.helper("CREATE FUNCTION faults.forget(int) RETURNS void LANGUAGE C STRICT AS 'queue', 'queue_faults_forget'")
 
     def open(self):
-        for session in (self.subject, self.helper):
+        for session in (self.subject, self.helper, self.keeper):
             if session:
                 session.close()
+        self.keeper = None
         self.helper = self.server.connect()
         self.subject = self.server.connect()
 
@@ -254,7 +265,7 @@ class Stage:
     # ----- messages
 
     def tag(self, name):
-        return "%d.%s" % (self.run, name)
+        return "?" if name is None else "%d.%s" % (self.run, name)
 
     def enqueue(self, queue, *names, size=0, **options):
         for name in names:
@@ -269,25 +280,60 @@ class Stage:
         return sorted(rows)
 
     def rows(self, queue):
-        return sorted(self.helper.column("SELECT payload->>'t' FROM queues.\"%s\"" % queue))
+        return sorted(self.helper.column("SELECT %s FROM queues.\"%s\"" % (TAG, queue)))
 
     def exists(self, queue):
         return self.helper.one("SELECT to_regclass('queues.\"%s\"') IS NOT NULL" % queue)
 
-    def drain(self, queue):
-        """Everything that can be dequeued, and is acked."""
+    def drain(self, queue, expected):
+        """Everything that can be dequeued is acked; waits for what is expected."""
         found = []
+        end = time.monotonic() + 5
         while True:
-            rows = self.helper("SELECT payload->>'t', queue.ack(receipt) FROM queue.dequeue(%s, 100)", queue)
-            if not rows:
-                return sorted(found)
+            rows = self.helper("SELECT " + TAG + ", queue.ack(receipt) FROM queue.dequeue(%s, 100)", queue)
             found += [row[0] for row in rows]
+            if not rows and (len(found) >= len(expected) or time.monotonic() > end):
+                return sorted(found)
+            if not rows:
+                time.sleep(0.005)
 
     def purge(self, queue):
         self.helper("SELECT queue.purge(%s, '{\"states\": [\"ready\", \"delayed\", \"leased\", \"failed\"]}')", queue)
 
     def committed(self):
         return self.helper.one("SELECT EXISTS (SELECT FROM faults.mark WHERE run = %s)", self.run)
+
+    # ----- the server's state
+
+    def advance(self, by):
+        self.helper("SELECT queue.clock_advance(%s)", by)
+
+    def forget(self, queue):
+        """What a restart forgets of it. Nobody may hold anything of it."""
+        self.helper("SELECT faults.forget((SELECT id FROM queue._queue WHERE view = %s::regclass))",
+                    'queues."%s"' % queue)
+
+    def hold_worker(self, queue):
+        """Keeps the worker from writing anything of a queue, and lets dequeues through."""
+        if self.keeper is None:
+            self.keeper = self.server.connect()
+        self.keeper("ROLLBACK")
+        self.keeper("BEGIN")
+        for segment in self.helper.column("SELECT segment::text FROM queue.segments WHERE queue = %s", queue):
+            self.keeper("LOCK TABLE ONLY %s IN SHARE MODE" % segment)
+
+    def let_worker_go(self):
+        if self.keeper and not self.keeper.connection.closed:
+            self.keeper("ROLLBACK")
+
+    def worker(self):
+        return self.helper.one("SELECT CASE WHEN status = 'ok' THEN value::int ELSE 0 END FROM queue.health() "
+                               "WHERE \"check\" = 'worker'")
+
+    def call_launcher(self):
+        """It need not wait before it starts a worker once more."""
+        self.advance("61 s")
+        self.helper("ALTER DATABASE postgres CONNECTION LIMIT -1")
 
     # ----- waiting
 
@@ -348,6 +394,7 @@ class Stage:
         return found
 
 
+@functools.lru_cache
 def noise(size):
     """Does not compress; the same each time."""
     text, state = [], 12345

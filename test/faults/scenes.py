@@ -3,108 +3,1101 @@ scenes.py
 	What is done while something fails: a scene for each operation.
 
 	A scene says what it prepares, the statements that are tried, and the tags
-	of the messages that its queues have before and after them. Statements run
-	in one transaction with a row of their own, which tells what became of it
-	when the connection was lost at its end.
+	of the messages that its queues have before and after them (None: there is
+	no such queue). Statements run in one transaction with a row of their own,
+	which tells what became of it when the connection was lost at its end.
+
+	A scene of the worker prepares, triggers, and knows when the worker has
+	done its part; a fault may delay that and change nothing else.
 """
 
+import psycopg2
 import psycopg2.extras
 
-from harness import Failure
+from harness import TAG, Control, Failure, noise
 
 Json = psycopg2.extras.Json
 
-ENQUEUE = "SELECT queue.enqueue(%s, %s)"
+# Retried at once and for ever; a scene that wants otherwise says so.
+PLAIN = {"backoff": "none", "max_attempts": 0, "segment_size": "256kB", "dead_letter": ""}
+MORTAL = {"mortal": {"max_attempts": 1, "dead_letter": None}, "mortal_dead": {}}
+
+# What can be dequeued now, whoever writes its failure meanwhile; x has expired.
+AT_REST = ("SELECT " + TAG + " FROM queues.\"%s\" WHERE state NOT IN ('leased', 'delayed') "
+           "AND right(payload->>'t', 2) IS DISTINCT FROM '.x'")
 
 
 class Scene:
     name = ""
-    queues = {"plain": {}}          # name: options
+    queues = {"plain": {}}          # name: options that differ from PLAIN
     forgives = False                # errors are caught inside
+    fresh = False                   # each try in a session that knows nothing yet
+    messages = ()                   # tags that the first queue begins with
+    leased = False                  # the session has leases of them
 
     def begin(self, stage):
         for queue, options in self.queues.items():
             if not stage.exists(queue):
-                stage.helper("SELECT queue.create(%s, %s)", queue, Json(dict(
-                    {"backoff": "none", "max_attempts": 0, "segment_size": "256kB", "dead_letter": ""}, **options)))
+                stage.helper("SELECT queue.create(%s, %s)", queue, Json(dict(PLAIN, **options)))
+
+    @property
+    def queue(self):
+        return next(iter(self.queues))
 
     def prepare(self, stage):
         """By the helper, or by the session under test before it is armed."""
+        if self.fresh:
+            stage.renew_subject()
+        stage.enqueue(self.queue, *self.messages)
+        self.receipts = [row[1] for row in stage.lease(self.queue, len(self.messages))] if self.leased else []
 
     def statements(self, stage):
-        """Pairs of text and arguments."""
+        """Tuples of text and arguments."""
         raise NotImplementedError
 
     def play(self, stage):
         subject = stage.subject
         subject("BEGIN")
         subject("INSERT INTO faults.mark VALUES (%s)", stage.run)
-        for text, arguments in self.statements(stage):
+        for text, *arguments in self.statements(stage):
             subject(text, *arguments)
         subject("COMMIT")
 
     def before(self):
-        return {queue: [] for queue in self.queues}
+        return {queue: list(self.messages) if queue == self.queue else [] for queue in self.queues}
 
     def after(self):
-        return {queue: [] for queue in self.queues}
+        return self.before()
+
+    def facts(self, stage, done):
+        """Whatever else must hold."""
 
     def cleanup(self, stage, strict=True):
         """Nothing may be left; what nobody holds can be dequeued."""
+        stage.let_worker_go()
         for queue in self.queues:
             if not stage.exists(queue):
                 continue
-            held = stage.helper.one("SELECT count(*) FROM queue.leases WHERE queue = %s AND state IN ('leased', 'settling')",
-                                    queue)
-            rows = stage.rows(queue)
-            drained = stage.drain(queue)
-            if strict and (len(drained) + held != len(rows) or not set(drained) <= set(rows)):
-                raise Failure("of %s in %s, of which %d are held, %s can be dequeued" % (rows, queue, held, drained))
-            stage.purge(queue)
-            if strict and stage.rows(queue):
+            free = sorted(stage.helper.column(AT_REST % queue))
+            drained = stage.drain(queue, free)
+            if strict and drained != free:
+                raise Failure("of %s in %s can be dequeued %s" % (free, queue, drained))
+            # What the worker is writing just now is not seen by a purge.
+            if stage.eventually(lambda name=queue: stage.purge(name) or stage.rows(name)) and strict:
                 raise Failure("after a purge there are %s in %s" % (stage.rows(queue), queue))
 
+
+# ----- producing
 
 class Enqueue(Scene):
     name = "enqueue"
 
     def statements(self, stage):
-        return [(ENQUEUE, ("plain", Json({"t": stage.tag("a")})))]
+        yield "SELECT queue.enqueue('plain', %s)", Json({"t": stage.tag("a")})
 
     def after(self):
         return {"plain": ["a"]}
 
 
+class EnqueueFresh(Enqueue):
+    name = "enqueue, new session"
+    fresh = True
+
+
+class EnqueueForgotten(Enqueue):
+    name = "enqueue, queue unknown"
+    fresh = True
+
+    def prepare(self, stage):
+        super().prepare(stage)
+        stage.forget("plain")
+
+
+class EnqueueOptions(Enqueue):
+    name = "enqueue with all options"
+
+    def statements(self, stage):
+        yield ("SELECT queue.enqueue('plain', %s, key => 'k', headers => '{\"h\": 1}', delay => '1 hour', "
+               "ttl => '2 hours', options => '{\"max_attempts\": 3}')", Json({"t": stage.tag("a")}))
+        yield ("SELECT * FROM queue.enqueue_unique('plain', %s, deliver_at => now() + interval '1 hour')",
+               Json({"t": stage.tag("b")}))
+
+    def after(self):
+        return {"plain": ["a", "b"]}
+
+
+class EnqueueBatch(Enqueue):
+    name = "enqueue_batch"
+
+    def statements(self, stage):
+        payloads = [Json({"t": stage.tag(tag)}) for tag in "abc"]
+        yield ("SELECT queue.enqueue_batch('plain', %s::jsonb[], keys => ARRAY['x', 'y', NULL], "
+               "headers => ARRAY['{\"h\": 1}', NULL, NULL]::jsonb[], delay => '0')", payloads)
+
+    def after(self):
+        return {"plain": ["a", "b", "c"]}
+
+
+class EnqueueBytes(Enqueue):
+    name = "enqueue_bytes"
+
+    def statements(self, stage):
+        yield "SELECT queue.enqueue_bytes('plain', 'x')",
+        yield "SELECT queue.enqueue_bytes_batch('plain', ARRAY['y', 'z']::bytea[])",
+
+    def after(self):
+        return {"plain": [None, None, None]}
+
+
+class EnqueueToast(Enqueue):
+    name = "enqueue out of line"
+
+    def statements(self, stage):
+        yield "SELECT queue.enqueue('plain', %s)", Json({"t": stage.tag("a"), "pad": noise(60000)})
+
+
+class Insert(Enqueue):
+    name = "INSERT into the view"
+
+    def statements(self, stage):
+        yield ("INSERT INTO queues.plain (payload, key, headers, delay, ttl, options) VALUES "
+               "(%s, 'k', '{\"h\": 1}', '1 hour', '2 hours', '{\"max_attempts\": 2}') RETURNING id, state",
+               Json({"t": stage.tag("a")}))
+
+
+class Copy(Enqueue):
+    name = "COPY into the view"
+
+    def play(self, stage):
+        stage.subject("BEGIN")
+        stage.subject("INSERT INTO faults.mark VALUES (%s)", stage.run)
+        stage.subject.copy("COPY queues.plain (payload) FROM STDIN",
+                           "".join('{"t": "%s"}\n' % stage.tag(tag) for tag in "ab"))
+        stage.subject("COMMIT")
+
+    def after(self):
+        return {"plain": ["a", "b"]}
+
+
+class Restore(Enqueue):
+    name = "rows of a restore"
+
+    def prepare(self, stage):
+        self.segment = stage.helper.one("SELECT segment::text FROM queue.segments WHERE queue = 'plain' AND "
+                                        "state = 'active'")
+
+    def statements(self, stage):
+        yield ("INSERT INTO %s (id, enqueued_at, payload) VALUES (nextval('queue.message_id'), now(), %%s)" % self.segment,
+               Json({"t": stage.tag("a")}))
+
+    def facts(self, stage, done):
+        if done:
+            stage.until("the row to be found", lambda: stage.helper(
+                "SELECT 1 FROM queue.stats WHERE queue = 'plain' AND exact AND ready = 1"))
+
+
+class RollOver(Enqueue):
+    name = "enqueue, segment full"
+    queues = {"small": {"segment_size": "64kB"}}
+    statements_of = "SELECT queue.enqueue('small', %s)"
+
+    def prepare(self, stage):
+        def ready():
+            active, reserve = stage.helper("SELECT max(size) FILTER (WHERE state = 'active'), "
+                                           "count(*) FILTER (WHERE state = 'reserve') "
+                                           "FROM queue.segments WHERE queue = 'small'")[0]
+            if active < 65536 or reserve == 0:
+                stage.enqueue("small", "filling", size=7000)
+            return active >= 65536 and reserve > 0
+        stage.until("a full segment and a reserve", ready)
+        stage.drain("small", [])
+
+    def statements(self, stage):
+        yield "SELECT queue.enqueue('small', %s)", Json({"t": stage.tag("a")})
+
+    def after(self):
+        return {"small": ["a"]}
+
+
+# ----- consuming
+
 class Dequeue(Scene):
     name = "dequeue"
-
-    def prepare(self, stage):
-        stage.enqueue("plain", "a", "b")
+    messages = ("a", "b")
 
     def statements(self, stage):
-        return [("SELECT * FROM queue.dequeue('plain', 10)", ())]
-
-    def before(self):
-        return {"plain": ["a", "b"]}
-
-    after = before
+        yield "SELECT * FROM queue.dequeue('plain', 10, options => '{\"consumer\": \"c\"}')",
 
 
-class Ack(Scene):
+class DequeueFresh(Dequeue):
+    name = "dequeue, new session"
+    fresh = True
+
+
+class DequeueForgotten(Dequeue):
+    name = "dequeue, queue unknown"
+    fresh = True
+
+    def prepare(self, stage):
+        super().prepare(stage)
+        stage.forget("plain")
+
+
+class DequeueAlone(Dequeue):
+    """Its lease outlives the statement, so a fault after the claim is the one that gives it back."""
+    name = "dequeue without a transaction"
+
+    def play(self, stage):
+        stage.subject("SELECT * FROM queue.dequeue('plain', 10)")
+
+
+class DequeueToast(Dequeue):
+    name = "dequeue out of line"
+
+    def prepare(self, stage):
+        stage.enqueue("plain", *self.messages, size=60000)
+
+
+class DequeueSegments(Dequeue):
+    name = "dequeue from several segments"
+    queues = {"small": {"segment_size": "64kB"}}
+    messages = tuple("m%02d" % i for i in range(20))
+
+    def prepare(self, stage):
+        stage.enqueue("small", *self.messages, size=7000)
+
+    def statements(self, stage):
+        yield "SELECT * FROM queue.dequeue('small', 100)",
+
+
+class DequeueEmpty(Scene):
+    name = "dequeue that waits in vain"
+
+    def statements(self, stage):
+        yield "SELECT * FROM queue.dequeue('plain', wait => '15 ms')",
+
+
+class DequeueExpiredLease(Dequeue):
+    name = "dequeue after a lease ran out"
+
+    def prepare(self, stage):
+        stage.enqueue("plain", *self.messages)
+        stage.hold_worker("plain")
+        stage.lease("plain", 2, lease="10 s")
+        stage.advance("20 s")
+
+    def play(self, stage):
+        super().play(stage)
+        stage.let_worker_go()
+
+
+class DequeueCooling(Dequeue):
+    name = "dequeue what cools"
+
+    def prepare(self, stage):
+        stage.enqueue("plain", *self.messages)
+        stage.hold_worker("plain")
+        stage.subject("BEGIN")
+        stage.lease("plain", 2)
+        stage.subject("SELECT 1")
+        stage.subject("ROLLBACK")
+
+    def play(self, stage):
+        super().play(stage)
+        stage.let_worker_go()
+
+
+class DequeueExpired(Scene):
+    name = "dequeue meets an expired message"
+    queues = {"brief": {"on_expiry": "drop"}}
+    messages = ("a", "b")
+
+    def prepare(self, stage):
+        stage.enqueue("brief", "x", ttl="1 s")
+        stage.enqueue("brief", *self.messages)
+        stage.hold_worker("brief")
+        stage.advance("2 s")
+
+    def play(self, stage):
+        super().play(stage)
+        stage.let_worker_go()
+
+    def statements(self, stage):
+        yield "SELECT * FROM queue.dequeue('brief', 10)",
+
+    def compared(self, stage, rows):
+        """The expired one goes some time or other."""
+        return [row for row in rows if not row.endswith(".x")]
+
+
+class Pop(Scene):
+    name = "pop"
+    messages = ("a", "b")
+
+    def statements(self, stage):
+        yield "SELECT * FROM queue.pop('plain', 10)",
+
+    def after(self):
+        return {"plain": []}
+
+
+class RolledBack(Scene):
+    name = "rollback"
+    messages = ("a", "b", "c")
+
+    def prepare(self, stage):
+        stage.enqueue("plain", *self.messages)
+        self.receipts = [row[1] for row in stage.lease("plain", 2)]
+
+    def play(self, stage):
+        subject = stage.subject
+        subject("BEGIN")
+        subject("SELECT queue.ack(%s)", self.receipts[0])
+        subject("SELECT queue.nack(%s)", self.receipts[1])
+        subject("SELECT * FROM queue.dequeue('plain')")
+        subject("SELECT queue.enqueue('plain', '{}')")
+        subject("ROLLBACK")
+
+
+class Wait(Scene):
+    name = "CALL wait, nothing comes"
+
+    def play(self, stage):
+        stage.subject("CALL queue.wait('plain', '15 ms')")
+
+
+class WaitReady(Wait):
+    name = "CALL wait, something is there"
+    messages = ("a",)
+
+
+class WaitPaused(Wait):
+    name = "CALL wait, paused"
+
+    def prepare(self, stage):
+        stage.helper("SELECT queue.pause('plain')")
+
+    def cleanup(self, stage, strict=True):
+        stage.helper("SELECT queue.resume('plain')")
+        super().cleanup(stage, strict)
+
+
+# ----- settling
+
+class Settle(Scene):
+    messages = ("a", "b")
+    leased = True
+
+    def after(self):
+        return {"plain": []}
+
+
+class Ack(Settle):
     name = "ack"
 
-    def prepare(self, stage):
-        stage.enqueue("plain", "a", "b")
-        self.leased = stage.lease("plain", 2)
-
     def statements(self, stage):
-        return [("SELECT queue.ack(%s)", (self.leased[0][1],))]
-
-    def before(self):
-        return {"plain": ["a", "b"]}
+        yield "SELECT queue.ack(%s)", self.receipts[0]
 
     def after(self):
         return {"plain": ["b"]}
 
 
-ALL = [kind() for kind in (Enqueue, Dequeue, Ack)]
+class AckFresh(Ack):
+    name = "ack, new session"
+
+    def prepare(self, stage):
+        super().prepare(stage)
+        stage.renew_subject()
+
+
+class AckBatch(Settle):
+    name = "ack_batch"
+
+    def statements(self, stage):
+        yield "SELECT queue.ack_batch(%s::uuid[])", self.receipts
+
+
+class TryAck(Settle):
+    name = "try_ack"
+
+    def statements(self, stage):
+        yield "SELECT * FROM queue.try_ack(%s::uuid[])", self.receipts
+
+
+class AckToast(Ack):
+    name = "ack out of line"
+
+    def prepare(self, stage):
+        stage.enqueue("plain", *self.messages, size=60000)
+        self.receipts = [row[1] for row in stage.lease("plain", 2)]
+
+
+class Nack(Settle):
+    name = "nack"
+    messages = ("a",)
+
+    def statements(self, stage):
+        yield "SELECT queue.nack(%s, 'because')", self.receipts[0]
+
+    def after(self):
+        return self.before()
+
+    def facts(self, stage, done):
+        failures = stage.helper.one("SELECT failures FROM queues.plain")
+        if failures != (1 if done else 0):
+            raise Failure("the message has %d failures" % failures)
+
+
+class NackToast(Nack):
+    name = "nack out of line"
+
+    def prepare(self, stage):
+        stage.enqueue("plain", "a", size=60000)
+        self.receipts = [row[1] for row in stage.lease("plain")]
+
+
+class NackBatch(Nack):
+    name = "nack_batch"
+
+    def statements(self, stage):
+        yield "SELECT * FROM queue.nack_batch(%s::uuid[], 'because', '0')", self.receipts
+
+
+class NackDead(Settle):
+    name = "nack at the limit"
+    queues = MORTAL
+
+    def statements(self, stage):
+        yield "SELECT queue.nack(%s, 'because')", self.receipts[0]
+
+    def after(self):
+        return {"mortal": ["b"], "mortal_dead": ["a"]}
+
+
+class Reject(NackDead):
+    name = "reject"
+
+    def statements(self, stage):
+        yield "SELECT queue.reject(%s, 'because')", self.receipts[0]
+
+
+class RejectAgain(Scene):
+    name = "reject a dead message"
+    queues = MORTAL
+
+    def prepare(self, stage):
+        stage.enqueue("mortal_dead", "a")
+        self.receipts = [row[1] for row in stage.lease("mortal_dead")]
+
+    def statements(self, stage):
+        yield "SELECT queue.reject(%s)", self.receipts[0]
+
+    def before(self):
+        return {"mortal": [], "mortal_dead": ["a"]}
+
+
+class Held(Settle):
+    """Acts at once, whatever becomes of the transaction: done twice is an error, which is no fault."""
+
+    def after(self):
+        return self.before()
+
+    def play(self, stage):
+        fresh = stage.helper.one("SELECT count(*) FROM queue.leases WHERE state = 'leased' AND queue = 'plain'")
+        if fresh == len(self.messages):
+            super().play(stage)
+
+
+class Release(Held):
+    name = "release"
+
+    def statements(self, stage):
+        yield "SELECT queue.release(%s)", self.receipts[0]
+        yield "SELECT * FROM queue.release_batch(%s::uuid[], '1 hour')", self.receipts[1:]
+
+
+class Extend(Held):
+    name = "extend"
+
+    def statements(self, stage):
+        yield "SELECT queue.extend(%s)", self.receipts[0]
+        yield "SELECT * FROM queue.extend_batch(%s::uuid[], '1 minute')", self.receipts
+
+
+class ExtendLate(Held):
+    name = "extend after the deadline"
+
+    def prepare(self, stage):
+        stage.enqueue("plain", *self.messages)
+        stage.hold_worker("plain")
+        self.receipts = [row[1] for row in stage.lease("plain", 2, lease="10 s")]
+        stage.advance("20 s")
+
+    def play(self, stage):
+        Scene.play(self, stage)
+
+    def statements(self, stage):
+        yield "SELECT queue.extend(%s)", self.receipts[0]
+
+
+# ----- by somebody who holds nothing
+
+class Cancel(Scene):
+    name = "cancel"
+    messages = ("a", "b")
+
+    def prepare(self, stage):
+        super().prepare(stage)
+        self.id = stage.helper.one("SELECT id FROM queues.plain WHERE payload->>'t' = %s", stage.tag("a"))
+
+    def statements(self, stage):
+        yield "SELECT queue.cancel('plain', %s)", self.id
+
+    def after(self):
+        return {"plain": ["b"]}
+
+
+class Delete(Cancel):
+    name = "DELETE from the view"
+
+    def statements(self, stage):
+        yield "DELETE FROM queues.plain WHERE payload->>'t' = %s", stage.tag("a")
+
+
+class Purge(Scene):
+    name = "purge"
+    messages = ("a", "b")
+
+    def statements(self, stage):
+        yield "SELECT queue.purge('plain')",
+
+    def after(self):
+        return {"plain": []}
+
+
+class PurgeLeased(Purge):
+    name = "purge of leased ones"
+    leased = True
+
+    def statements(self, stage):
+        yield "SELECT queue.purge('plain', '{\"states\": [\"leased\"], \"older_than\": \"0\"}')",
+
+
+class PurgeToast(Purge):
+    name = "purge out of line"
+
+    def prepare(self, stage):
+        stage.enqueue("plain", *self.messages, size=60000)
+
+
+class Peek(Scene):
+    name = "SELECT from the view"
+    messages = ("a", "b", "c")
+
+    def prepare(self, stage):
+        stage.enqueue("plain", *self.messages, size=9000)
+        stage.lease("plain")
+
+    def statements(self, stage):
+        yield "SELECT * FROM queues.plain",
+        yield "SELECT id FROM queues.plain LIMIT 1",
+
+
+class Watch(Scene):
+    name = "what is shown"
+    messages = ("a", "b")
+
+    def prepare(self, stage):
+        super().prepare(stage)
+        stage.lease("plain")
+
+    def statements(self, stage):
+        for view in ("queues", "stats", "leases", "segments", "health()", "check()", "options"):
+            yield "SELECT * FROM queue." + view,
+
+
+# ----- transactions
+
+class Savepoints(Settle):
+    name = "savepoints"
+
+    def statements(self, stage):
+        yield "SAVEPOINT s",
+        yield "SELECT queue.ack(%s)", self.receipts[0]
+        yield "SELECT queue.enqueue('plain', '{}')",
+        yield "SELECT * FROM queue.dequeue('plain')",
+        yield "ROLLBACK TO s",
+        yield "SAVEPOINT t",
+        yield "SELECT queue.ack(%s)", self.receipts[1]
+        yield "SELECT queue.enqueue('plain', %s)", Json({"t": stage.tag("c")})
+        yield "RELEASE t",
+
+    def after(self):
+        return {"plain": ["a", "c"]}
+
+
+class Caught(Settle):
+    name = "errors that are caught"
+    forgives = True
+    messages = ("a", "b", "c")
+
+    def begin(self, stage):
+        super().begin(stage)
+        stage.helper("""
+            CREATE OR REPLACE FUNCTION faults.forgiving(receipt uuid, t text) RETURNS void LANGUAGE plpgsql AS $$
+            BEGIN
+                PERFORM queue.dequeue('plain');
+                PERFORM queue.ack(receipt);
+                PERFORM queue.enqueue('plain', jsonb_build_object('t', t));
+                PERFORM queue.pop('plain');
+            EXCEPTION WHEN out_of_memory THEN
+                NULL;
+            END $$""")
+
+    def prepare(self, stage):
+        super().prepare(stage)
+        stage.enqueue("plain", "d", "e")
+
+    def before(self):
+        return {"plain": ["a", "b", "c", "d", "e"]}
+
+    def statements(self, stage):
+        yield "SELECT faults.forgiving(%s, %s)", self.receipts[0], stage.tag("f")
+
+    def expected(self, stage, done):
+        """It dequeues one of two, and may find the other held by the try before."""
+        return [["b", "c", "d", "f"], ["b", "c", "e", "f"], ["b", "c", "d", "e", "f"]] if done else [self.before()["plain"]]
+
+
+class Prepared(Settle):
+    name = "PREPARE, COMMIT PREPARED"
+    end = "COMMIT PREPARED 'faults'"
+
+    def play(self, stage):
+        subject = stage.subject
+        subject("BEGIN")
+        subject("INSERT INTO faults.mark VALUES (%s)", stage.run)
+        subject("SELECT queue.ack(%s)", self.receipts[0])
+        subject("SELECT queue.nack(%s)", self.receipts[1])
+        subject("SELECT queue.enqueue('plain', %s)", Json({"t": stage.tag("c")}))
+        subject("PREPARE TRANSACTION 'faults'")
+        subject(self.end)
+
+    def after(self):
+        return {"plain": ["b", "c"]}
+
+
+class PreparedBack(Prepared):
+    name = "PREPARE, ROLLBACK PREPARED"
+    end = "ROLLBACK PREPARED 'faults'"
+
+    def after(self):
+        return self.before()
+
+
+class Sundry(Scene):
+    name = "as a user with few rights"
+    messages = ("a", "b")
+
+    def begin(self, stage):
+        super().begin(stage)
+        if not stage.helper("SELECT 1 FROM pg_roles WHERE rolname = 'faults_user'"):
+            stage.helper("CREATE ROLE faults_user")
+            stage.helper("GRANT SELECT, INSERT, UPDATE, DELETE ON queues.plain TO faults_user")
+
+    def statements(self, stage):
+        yield "SET LOCAL ROLE faults_user",
+        yield "SELECT queue.ack(receipt) FROM queue.dequeue('plain', 10)",
+        yield "SELECT queue.enqueue('plain', %s)", Json({"t": stage.tag("c")})
+        yield "SELECT count(*) FROM queues.plain",
+        yield "SELECT * FROM queue.stats",
+        yield "SELECT * FROM queue.segments",
+
+    def after(self):
+        return {"plain": ["c"]}
+
+
+# ----- queues
+
+class Create(Scene):
+    name = "create"
+    queues = {"made": {}, "made_dead": {}}
+
+    def begin(self, stage):
+        pass
+
+    def prepare(self, stage):
+        pass
+
+    def statements(self, stage):
+        yield "SELECT queue.create('made')",
+
+    def before(self):
+        return {"made": None, "made_dead": None}
+
+    def after(self):
+        return {"made": [], "made_dead": []}
+
+    def cleanup(self, stage, strict=True):
+        if stage.exists("made"):
+            stage.enqueue("made", "z")
+            if stage.drain("made", [stage.tag("z")]) != [stage.tag("z")]:
+                raise Failure("the new queue does not work")
+            stage.helper("SELECT queue.drop('made', true)")
+
+
+class CreateUsed(Create):
+    name = "create and use"
+    queues = {"made": {}}
+
+    def statements(self, stage):
+        yield "SELECT queue.create('made', '{\"dead_letter\": \"plain\", \"if_not_exists\": true}')",
+        yield "SELECT queue.enqueue('made', %s)", Json({"t": stage.tag("a")})
+
+    def begin(self, stage):
+        Enqueue().begin(stage)
+
+    def before(self):
+        return {"made": None}
+
+    def after(self):
+        return {"made": ["a"]}
+
+    def cleanup(self, stage, strict=True):
+        if stage.exists("made"):
+            stage.helper("SELECT queue.drop('made', true)")
+
+
+class CreateCaught(Create):
+    name = "create, rolled back to a savepoint"
+
+    def statements(self, stage):
+        yield "SAVEPOINT s",
+        yield "SELECT queue.create('made')",
+        yield "ROLLBACK TO s",
+
+    def after(self):
+        return self.before()
+
+
+class Drop(Scene):
+    name = "drop"
+    queues = {"made": {}}
+
+    def begin(self, stage):
+        pass
+
+    def prepare(self, stage):
+        if not stage.exists("made"):
+            stage.helper("SELECT queue.create('made')")
+        stage.enqueue("made", "a")
+        stage.lease("made")
+
+    def statements(self, stage):
+        yield "SELECT queue.drop('made', true)",
+
+    def before(self):
+        return {"made": ["a"], "made_dead": []}
+
+    def after(self):
+        return {"made": None, "made_dead": None}
+
+    def cleanup(self, stage, strict=True):
+        if stage.exists("made"):
+            stage.helper("SELECT queue.drop('made', true)")
+
+
+class DropEmpty(Drop):
+    name = "drop without force"
+
+    def prepare(self, stage):
+        if not stage.exists("made"):
+            stage.helper("SELECT queue.create('made')")
+
+    def statements(self, stage):
+        yield "SELECT queue.drop('made')",
+
+    def before(self):
+        return {"made": [], "made_dead": []}
+
+
+class Alter(Scene):
+    name = "alter"
+    queues = {"plain": {}, "changing": {"dead_letter": None}, "changing_dead": {}}
+
+    def statements(self, stage):
+        yield "SELECT queue.alter('changing', '{\"lease_timeout\": \"41 s\", \"dead_letter\": \"plain\"}')",
+        yield "SELECT queue.pause('changing', 'both', 'because')",
+
+    def facts(self, stage, done):
+        found = stage.helper("SELECT options->>'lease_timeout', dead_letter, paused_dequeue, paused_enqueue "
+                             "FROM queue.queues WHERE queue = 'changing'")[0]
+        if found != (("41 s", "plain", True, True) if done else (None, "changing_dead", False, False)):
+            raise Failure("its definition is %s" % (found,))
+
+    def cleanup(self, stage, strict=True):
+        stage.helper("SELECT queue.alter('changing', '{\"lease_timeout\": null, \"dead_letter\": null}')")
+        stage.helper("SELECT queue.resume('changing', 'both')")
+
+
+class Resume(Scene):
+    name = "resume"
+    queues = {"changing": {"dead_letter": None}, "changing_dead": {}}
+
+    def prepare(self, stage):
+        stage.helper("SELECT queue.pause('changing')")
+
+    def statements(self, stage):
+        yield "SELECT queue.resume('changing')",
+        yield "SELECT queue.alter('changing', '{\"max_attempts\": 3}')",
+
+    def facts(self, stage, done):
+        if stage.helper.one("SELECT paused_dequeue FROM queue.queues WHERE queue = 'changing'") == done:
+            raise Failure("the pause is not what it should be")
+
+
+class Commands(Scene):
+    name = "commands of others"
+
+    def statements(self, stage):
+        yield "CREATE TABLE faults.other (a int)",
+        yield "ALTER TABLE faults.other OWNER TO CURRENT_USER",
+        yield "CREATE INDEX other_a ON faults.other (a)",
+        yield "INSERT INTO faults.other VALUES (1)",
+        yield "TRUNCATE faults.other",
+        yield "COMMENT ON VIEW queues.plain IS 'mine'",
+        yield "GRANT SELECT ON queues.plain TO PUBLIC",
+        yield "REASSIGN OWNED BY CURRENT_USER TO CURRENT_USER" if False else "SELECT 1",
+        yield "DROP TABLE faults.other",
+
+
+class Database(Scene):
+    """Statements that run alone; what is there afterwards is made anew or dropped."""
+    name = "CREATE and DROP DATABASE"
+
+    def prepare(self, stage):
+        stage.helper("DROP DATABASE IF EXISTS another WITH (FORCE)")
+
+    def play(self, stage):
+        if stage.helper("SELECT 1 FROM pg_database WHERE datname = 'another'"):
+            stage.helper("DROP DATABASE another WITH (FORCE)")
+        stage.subject("CREATE DATABASE another STRATEGY file_copy")
+        stage.subject("DROP DATABASE another WITH (FORCE)")
+
+    def cleanup(self, stage, strict=True):
+        stage.helper("DROP DATABASE IF EXISTS another WITH (FORCE)")
+
+
+SESSIONS = [
+    Enqueue, EnqueueFresh, EnqueueForgotten, EnqueueOptions, EnqueueBatch, EnqueueBytes, EnqueueToast, Insert, Copy, Restore,
+    RollOver, Dequeue, DequeueFresh, DequeueForgotten, DequeueAlone, DequeueToast, DequeueSegments, DequeueEmpty,
+    DequeueExpiredLease, DequeueCooling, DequeueExpired, Pop, RolledBack, Wait, WaitReady, WaitPaused,
+    Ack, AckFresh, AckBatch, TryAck, AckToast, Nack, NackToast, NackBatch, NackDead, Reject, RejectAgain,
+    Release, Extend, ExtendLate, Cancel, Delete, Purge, PurgeLeased, PurgeToast, Peek, Watch,
+    Savepoints, Caught, Prepared, PreparedBack, Sundry,
+    Create, CreateUsed, CreateCaught, Drop, DropEmpty, Alter, Resume, Commands, Database]
+
+
+# ----- the worker's part
+
+class WorkerScene(Scene):
+    target = Control.WORKER
+
+    def trigger(self, stage):
+        """What the worker has to deal with."""
+
+    def finished(self, stage):
+        raise NotImplementedError
+
+    def play(self, stage):
+        self.trigger(stage)
+
+
+class WritesFailures(WorkerScene):
+    name = "worker: failures"
+    messages = ("a", "b")
+
+    def prepare(self, stage):
+        stage.enqueue("plain", *self.messages)
+        stage.lease("plain", 2, lease="10 s")
+
+    def trigger(self, stage):
+        stage.advance("20 s")
+
+    def finished(self, stage):
+        return stage.helper.one("SELECT min(failures) = 1 AND max(failures) = 1 AND NOT EXISTS (SELECT 1 FROM queue.leases) "
+                                "FROM queues.plain")
+
+
+class WritesDead(WorkerScene):
+    name = "worker: dead letters"
+    queues = MORTAL
+    messages = ("a", "b")
+    size = 0
+
+    def prepare(self, stage):
+        stage.enqueue("mortal", *self.messages, size=self.size)
+        stage.lease("mortal", 2, lease="10 s")
+
+    def trigger(self, stage):
+        stage.advance("20 s")
+
+    def finished(self, stage):
+        return len(stage.rows("mortal_dead")) == 2 and not stage.helper("SELECT 1 FROM queue.leases")
+
+    def after(self):
+        return {"mortal": [], "mortal_dead": ["a", "b"]}
+
+
+class WritesDeadToast(WritesDead):
+    name = "worker: dead letters out of line"
+    size = 60000
+
+
+class WritesExpired(WorkerScene):
+    name = "worker: expired messages"
+    queues = {"mayfly": {"dead_letter": None}, "mayfly_dead": {}, "brief": {"on_expiry": "drop"}}
+
+    def prepare(self, stage):
+        stage.enqueue("mayfly", "a", "b", ttl="1 s")
+        stage.enqueue("brief", "c", ttl="1 s")
+
+    def trigger(self, stage):
+        stage.advance("2 s")
+
+    def finished(self, stage):
+        return len(stage.rows("mayfly_dead")) == 2 and not stage.rows("brief") and \
+            not stage.helper("SELECT 1 FROM queue.leases")
+
+    def before(self):
+        return {"mayfly": ["a", "b"], "mayfly_dead": [], "brief": ["c"]}
+
+    def after(self):
+        return {"mayfly": [], "mayfly_dead": ["a", "b"], "brief": []}
+
+
+class MakesReserve(WorkerScene):
+    name = "worker: reserve"
+    queues = {"small": {"segment_size": "64kB"}}
+
+    def prepare(self, stage):
+        RollOver().prepare(stage)
+
+    def trigger(self, stage):
+        stage.helper("SELECT queue.enqueue_batch('small', array_fill(%s::jsonb, ARRAY[8]))",
+                     Json({"t": stage.tag("a"), "pad": noise(7000)}))
+
+    def finished(self, stage):
+        return stage.helper.one("SELECT count(*) > 0 FROM queue.segments WHERE queue = 'small' AND state = 'reserve'")
+
+    def after(self):
+        return {"small": ["a"] * 8}
+
+
+class Reclaims(WorkerScene):
+    name = "worker: empties segments"
+    queues = {"small": {"segment_size": "64kB"}}
+    size = 7000
+
+    def prepare(self, stage):
+        for _ in range(3):
+            RollOver().prepare(stage)
+            stage.enqueue("small", *("f%d" % i for i in range(8)), size=self.size)
+
+    def trigger(self, stage):
+        self.cleanup_rows(stage)
+        stage.advance("1 s")
+
+    def cleanup_rows(self, stage):
+        stage.helper("SELECT queue.purge('small')")
+
+    def finished(self, stage):
+        return not stage.helper("SELECT 1 FROM queue.segments WHERE queue = 'small' AND state = 'sealed'")
+
+
+class ReclaimsToast(Reclaims):
+    name = "worker: empties segments, toast too"
+    size = 30000
+
+
+class Recounts(WorkerScene):
+    name = "worker: counts"
+
+    def trigger(self, stage):
+        segment = stage.helper.one("SELECT segment::text FROM queue.segments WHERE queue = 'plain' AND state = 'active'")
+        stage.helper("INSERT INTO %s (id, enqueued_at, payload) VALUES (nextval('queue.message_id'), now(), %%s)" % segment,
+                     Json({"t": stage.tag("a")}))
+
+    def finished(self, stage):
+        return bool(stage.helper("SELECT 1 FROM queue.stats WHERE queue = 'plain' AND exact AND ready = 1"))
+
+    def after(self):
+        return {"plain": ["a"]}
+
+
+class Notifies(WorkerScene):
+    name = "worker: notifies"
+
+    def prepare(self, stage):
+        stage.subject("LISTEN queue_plain")
+        stage.subject.connection.notifies.clear()
+
+    def trigger(self, stage):
+        stage.enqueue("plain", "a")
+
+    def finished(self, stage):
+        stage.subject("SELECT 1")
+        return bool(stage.subject.connection.notifies)
+
+    def after(self):
+        return {"plain": ["a"]}
+
+
+class SettlesPrepared(WorkerScene):
+    name = "worker: prepared transactions"
+    messages = ("a", "b")
+    leased = True
+
+    def prepare(self, stage):
+        super().prepare(stage)
+        stage.subject("BEGIN")
+        stage.subject("SELECT queue.ack(%s)", self.receipts[0])
+        stage.subject("SELECT queue.nack(%s)", self.receipts[1])
+        stage.subject("PREPARE TRANSACTION 'faults'")
+
+    def trigger(self, stage):
+        stage.helper("COMMIT PREPARED 'faults'")
+
+    def finished(self, stage):
+        return not stage.helper("SELECT 1 FROM queue.leases") and \
+            bool(stage.helper("SELECT 1 FROM queue.stats WHERE queue = 'plain' AND exact AND ready = 1"))
+
+    def after(self):
+        return {"plain": ["b"]}
+
+
+class Starts(WorkerScene):
+    name = "worker: starts"
+
+    def trigger(self, stage):
+        self.old = stage.worker()
+        if self.old:
+            stage.helper("SELECT pg_terminate_backend(%s)", self.old)
+
+    def finished(self, stage):
+        return stage.worker() not in (0, self.old)
+
+
+class Launches(Starts):
+    name = "launcher"
+    target = Control.LAUNCHER
+
+    def finished(self, stage):
+        return super().finished(stage) and bool(
+            stage.helper("SELECT 1 FROM pg_stat_activity WHERE backend_type = 'queue launcher'"))
+
+
+WORKER = [WritesFailures, WritesDead, WritesDeadToast, WritesExpired, MakesReserve, Reclaims, ReclaimsToast, Recounts,
+          Notifies, SettlesPrepared, Starts, Launches]
+
+ALL = [kind() for kind in SESSIONS + WORKER]
