@@ -148,10 +148,10 @@ BEGIN
 	RETURN m.payload;
 END $$;
 SELECT attempt, pg_cancel_backend(pg_backend_pid()), (SELECT count(*) FROM generate_series(attempt, 1000000000)) FROM queue.dequeue('cut');
-SELECT attempt, queue.release(receipt) FROM queue.dequeue('cut');
+SELECT attempt, queue.release(receipt) FROM queue.dequeue('cut', wait => '5 s');
 \set VERBOSITY terse
 SELECT cancelled_work();
-SELECT attempt, queue.release(receipt) FROM queue.dequeue('cut');
+SELECT attempt, queue.release(receipt) FROM queue.dequeue('cut', wait => '5 s');
 DO $$ BEGIN PERFORM cancelled_work(); END $$;
 SELECT count(*) FROM queue.dequeue('cut');
 DROP FUNCTION cancelled_work();
