@@ -170,3 +170,49 @@ WHERE relkind = 'v' AND relnamespace = 'queue'::regnamespace
 ORDER BY 1;
 REVOKE CREATE ON SCHEMA queues FROM queue_producer;
 DROP ROLE queue_reader, queue_producer, queue_consumer;
+
+-- a view of somebody else over a queue: INSERT and DELETE ask for its owner's privileges, a peek for those of whoever looks
+CREATE ROLE guard_owner;
+CREATE ROLE guard_wrapper;
+CREATE ROLE guard_user;
+GRANT CREATE ON SCHEMA queues, public TO guard_owner, guard_wrapper;
+SET ROLE guard_owner;
+SELECT queue.create('guarded');
+GRANT INSERT, SELECT ON queues.guarded TO guard_wrapper;
+SET ROLE guard_wrapper;
+CREATE VIEW public.wrapper AS SELECT id, payload FROM queues.guarded;
+GRANT SELECT, INSERT, DELETE ON public.wrapper TO guard_user;
+SET ROLE guard_user;
+INSERT INTO queues.guarded (payload) VALUES ('1');
+INSERT INTO public.wrapper (payload) VALUES ('2');
+SELECT payload FROM public.wrapper;
+SET ROLE guard_wrapper;
+SELECT payload FROM public.wrapper;
+SET ROLE guard_owner;
+GRANT SELECT ON queues.guarded TO guard_user;
+SET ROLE guard_user;
+SELECT payload FROM public.wrapper;
+DELETE FROM public.wrapper;
+SET ROLE guard_owner;
+GRANT DELETE ON queues.guarded TO guard_wrapper;
+SET ROLE guard_user;
+DELETE FROM public.wrapper;
+SELECT count(*) FROM public.wrapper;
+
+-- another owner: role tools move a queue as they move anything
+RESET ROLE;
+SELECT queue.enqueue('guarded', '3') > 0 AS sent;
+REASSIGN OWNED BY guard_owner TO guard_wrapper;
+SELECT queue, owner FROM queue.queues WHERE queue LIKE 'guarded%' ORDER BY 1;
+SET ROLE guard_owner;
+SELECT queue.pause('guarded');
+SET ROLE guard_wrapper;
+SELECT queue.alter('guarded', '{"max_attempts": 1, "backoff": "none"}');
+SELECT queue.nack(receipt) FROM queue.dequeue('guarded');
+SELECT payload FROM queues.guarded_dead;
+SELECT queue.drop('guarded', true);
+DROP VIEW public.wrapper;
+SELECT queue.drop('guarded', true);
+RESET ROLE;
+DROP OWNED BY guard_owner, guard_wrapper, guard_user;
+DROP ROLE guard_owner, guard_wrapper, guard_user;
