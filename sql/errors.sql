@@ -53,11 +53,12 @@ SELECT call, outcome('SELECT queue.' || replace(call, 'RECEIPT', quote_literal(:
     'dequeue(''err'', 0)', 'dequeue(''err'', -1)', 'dequeue(''err'', 10001)', 'dequeue(''err'', 2147483647)', 'pop(''err'', 0)', 'pop(''err'', -1)', 'pop(''err'', 10001)',
     'dequeue(''err'', lease => ''-1 s'')', 'dequeue(''err'', lease => ''2000 years'')', 'dequeue(''err'', wait => ''-1 s'')',
     'dequeue(''err'', options => ''[]'')', 'dequeue(''err'', options => ''{"max_bytes": 0}'')', 'dequeue(''err'', options => ''{"max_bytes": "many"}'')',
-    'dequeue(''err'', options => ''{"consumer": 1}'')', 'enqueue(''err'', ''1'', delay => ''-1 us'')', 'enqueue(''err'', ''1'', delay => ''5000 years'')',
+    'dequeue(''err'', options => ''{"consumer": 1}'')', 'dequeue(''err'', options => jsonb_build_object(''consumer'', repeat(''c'', 64)))', 'enqueue(''err'', ''1'', delay => ''-1 us'')', 'enqueue(''err'', ''1'', delay => ''5000 years'')',
     'enqueue(''err'', ''1'', ttl => ''-1 us'')', 'enqueue(''err'', ''1'', deliver_at => ''infinity'')', 'enqueue(''err'', ''1'', options => ''1'')',
-    'enqueue(''err'', ''1'', options => ''{"max_attempts": -1}'')', 'enqueue(''err'', ''1'', options => ''{"max_attempts": 1.5}'')',
+    'enqueue(''err'', ''1'', options => ''{"max_attempts": -1}'')', 'enqueue(''err'', ''1'', options => ''{"max_attempts": 1.5}'')', 'enqueue(''err'', ''1'', options => ''{"max_attempts": "few"}'')', 'enqueue(''err'', ''1'', options => ''{"max_attempts": true}'')',
+    'create(''n'', ''{"lease_timeout": "foo"}'')', 'create(''n'', ''{"segment_size": "foo"}'')', 'create(''n'', ''{"backoff_list": []}'')', 'create(''n'', ''{"backoff_list": ["foo"]}'')', 'create(''n'', ''{"max_attempts": 1.5}'')',
     'enqueue_batch(''err'', ''{{1,2},{3,4}}'')', 'enqueue_batch(''err'', ''{1,2}'', headers => ''{null}'')',
-    'purge(''err'', ''{"older_than": "-1 s"}'')', 'purge(''err'', ''{"older_than": "yesterday"}'')', 'purge(''err'', ''{"states": "ready"}'')', 'purge(''err'', ''{"states": [1]}'')',
+    'purge(''err'', ''{"older_than": "-1 s"}'')', 'purge(''err'', ''{"older_than": "yesterday"}'')', 'purge(''err'', ''{"states": "ready"}'')', 'purge(''err'', ''{"states": [1]}'')', 'purge(''err'', ''{"states": ["ready", "gone"]}'')', 'purge(''err'', ''{"states": [["ready"]]}'')',
     'pause(''err'', ''left'')', 'clock_advance(''500 years'')', 'clock_advance(''-1 s'')', '_break(''err'', ''everything'')',
     'release(RECEIPT, ''-1 s'')', 'nack(RECEIPT, delay => ''-1 s'')', 'extend(RECEIPT, ''-1 s'')']) WITH ORDINALITY AS calls(call, n) ORDER BY n;
 
@@ -69,6 +70,25 @@ SELECT call, outcome('SELECT queue.' || replace(call, 'RECEIPT', quote_literal(:
     'enqueue_batch(''err'', ''{1}'', dedup_keys => ''{k}'')', 'enqueue(''err'', ''1'', options => ''{"unique_key": "k"}'')', 'enqueue(''err'', ''1'', options => ''{"cost": 1}'')',
     'dequeue(''err'', options => ''{"key": "k"}'')', 'dequeue(''err'', options => ''{"attempt_id": "k"}'')',
     'nack(RECEIPT, options => ''{"error_class": "k"}'')', 'nack(RECEIPT, options => ''{"progress": 1}'')']) WITH ORDINALITY AS calls(call, n) ORDER BY n;
+
+-- a number may be text, as for a queue
+SELECT queue.enqueue('err', '"once"', options => '{"max_attempts": "1"}') > 0 AS sent;
+SELECT payload, queue.nack(receipt) FROM queue.dequeue('err', options => '{"max_bytes": "5"}');
+SELECT queue.purge('err_dead');
+
+-- each function says its own name
+SET default_transaction_read_only = on;
+SELECT call, outcome('SELECT queue.' || call) FROM unnest(ARRAY['enqueue(''err'', ''1'')', 'enqueue_bytes(''err'', '''')', 'enqueue_unique(''err'', ''1'')',
+    'enqueue_batch(''err'', ''{1}'')', 'enqueue_bytes_batch(''err'', ''{a}'')']) WITH ORDINALITY AS calls(call, n) ORDER BY n;
+RESET default_transaction_read_only;
+
+-- UPDATE is refused also where it would change nothing; what has the name of a queue is none
+UPDATE queues.err SET key = 'k' WHERE false;
+UPDATE queues.err SET key = 'k';
+CREATE TABLE queues.err_table ();
+SELECT queue.create('err_table');
+SELECT queue.create('err_table', '{"if_not_exists": true}');
+DROP TABLE queues.err_table;
 
 -- after all that the message is held as before, and nothing came or went
 SELECT queue.ack(:'receipt');

@@ -105,13 +105,18 @@ create_view(const char *name, int32 id)
 static Oid
 create_queue(const char *name, Jsonb *options, Oid dead_letter, int32 dead_letter_of, int32 *id)
 {
+	Oid			existing = queue_catalog_find(name);
 	Oid			view;
 	QueueDef   *def;
 
-	if (OidIsValid(queue_catalog_find(name)))
+	if (OidIsValid(existing) && queue_catalog_is_view(existing))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("queue \"%s\" already exists", name)));
+	if (OidIsValid(existing))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("relation \"queues.%s\" already exists and is not a queue", name)));
 	*id = queue_catalog_next_id();
 	view = create_view(name, *id);
 	queue_catalog_insert(view, *id, options, dead_letter, dead_letter_of);
@@ -493,9 +498,7 @@ parse_states(Jsonb *options)
 	if (value == NULL)
 		return QUEUE_MESSAGE_READY | QUEUE_MESSAGE_DELAYED;
 	if (value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("option \"states\" must be an array")));
+		queue_options_bad_value("states", value, "an array of states");
 	it = JsonbIteratorInit(value->val.binary.data);
 	while ((token = JsonbIteratorNext(&it, &element, true)) != WJB_DONE)
 	{
@@ -508,10 +511,7 @@ parse_states(Jsonb *options)
 				strncmp(element.val.string.val, names[i], element.val.string.len) == 0)
 				break;
 		if (i == lengthof(names))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("unknown state in option \"states\""),
-					 errhint("States are ready, delayed, leased, failed.")));
+			queue_options_bad_value("states", &element, "ready, delayed, leased or failed");
 		states |= 1 << i;
 	}
 	return states;
@@ -603,10 +603,7 @@ PG_FUNCTION_INFO_V1(queue_view_update);
 Datum
 queue_view_update(PG_FUNCTION_ARGS)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("messages of a queue cannot be updated"),
-			 errhint("Cancel the message with DELETE or queue.cancel() and enqueue another.")));
+	queue_error_no_update();
 }
 
 /* ---- the clock, for tests ---- */

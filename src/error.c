@@ -36,6 +36,15 @@ queue_error_not_built(const char *option)
 }
 
 void
+queue_error_no_update(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("messages of a queue cannot be updated"),
+			 errhint("Cancel the message with DELETE or queue.cancel() and enqueue another.")));
+}
+
+void
 queue_error_lease_lost(const char *receipt)
 {
 	ereport(ERROR,

@@ -17,6 +17,7 @@
 QUEUE_NORETURN extern void queue_error_null(const char *what);
 QUEUE_NORETURN extern void queue_error_no_queue(const char *name);
 QUEUE_NORETURN extern void queue_error_not_built(const char *option);
+QUEUE_NORETURN extern void queue_error_no_update(void);
 QUEUE_NORETURN extern void queue_error_lease_lost(const char *receipt);
 extern void queue_error_need_preload(void);
 extern void queue_error_need_write(const char *function);

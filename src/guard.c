@@ -37,6 +37,7 @@
 #include "acl.h"
 #include "catalog.h"
 #include "compat.h"
+#include "error.h"
 #include "guard.h"
 #include "launcher.h"
 #include "pending.h"
@@ -121,6 +122,18 @@ check_target(CmdType operation, Oid relid)
 	}
 }
 
+/* The trigger refuses each row; without one the command would seem to work. */
+static void
+refuse_update(PlannedStmt *statement)
+{
+	int			index = -1;
+	char		relkind;
+
+	while ((index = queue_compat_next_result_relation(statement, index)) > 0)
+		if (is_ours(rt_fetch(index, statement->rtable)->relid, &relkind) && relkind == RELKIND_VIEW)
+			queue_error_no_update();
+}
+
 static void
 executor_start(QueryDesc *queryDesc, int eflags)
 {
@@ -136,6 +149,9 @@ executor_start(QueryDesc *queryDesc, int eflags)
 		previous_start(queryDesc, eflags);
 	else
 		standard_ExecutorStart(queryDesc, eflags);
+	/* After the check of privileges. */
+	if (queryDesc->operation == CMD_UPDATE && !statement->hasModifyingCTE)
+		refuse_update(statement);
 }
 
 /* An abort wants to know with what its statement failed. */

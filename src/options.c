@@ -54,6 +54,10 @@ typedef struct OptionRow
 #define LATER 0, false, 0, 0
 #define YEAR 31557600e6
 
+/* What was expected, in an error's detail. */
+#define AN_INTERVAL "an interval such as \"30 s\""
+#define A_SIZE "a size such as \"64MB\""
+
 static const OptionRow rows[] = {
 	{"aging_step", OPTION_INTERVAL, LATER, "60 s", NULL, "waiting time that raises a message by one priority"},
 	{"backoff", OPTION_ENUM, AT(backoff), true, 0, 0, "exponential", "none|fixed|linear|exponential|list", "how the delay grows from failure to failure"},
@@ -98,7 +102,7 @@ find_row(const char *name)
 }
 
 QUEUE_NORETURN static void
-bad_value(const char *name, const char *value, const char *expected)
+bad_text(const char *name, const char *value, const char *expected)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -146,14 +150,20 @@ scalar_text(const JsonbValue *value)
 	}
 }
 
+void
+queue_options_bad_value(const char *name, const JsonbValue *value, const char *expected)
+{
+	bad_text(name, scalar_text(value), expected);
+}
+
 static double
-parse_number(const char *name, const char *text)
+parse_number(const char *name, const char *text, const char *expected)
 {
 	char	   *end;
 	double		number = strtod(text, &end);
 
 	if (end == text || *end != '\0')
-		bad_value(name, text, "a number");
+		bad_text(name, text, expected);
 	return number;
 }
 
@@ -170,7 +180,9 @@ queue_interval_to_usecs(const Interval *interval, const char *what)
 	if (usecs < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be negative", what)));
+				 errmsg("%s must not be negative", what),
+				 errdetail("It is %s.",
+						   DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(interval))))));
 	if (usecs > YEAR * 1000)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -197,7 +209,7 @@ input_size(char *text)
  * function holds nothing that a savepoint would have to give back.
  */
 static Datum
-call_input(const char *name, char *text, Datum (*input) (char *))
+call_input(const char *name, char *text, Datum (*input) (char *), const char *expected)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile Datum result = 0;
@@ -217,7 +229,7 @@ call_input(const char *name, char *text, Datum (*input) (char *))
 	}
 	PG_END_TRY();
 	if (failed)
-		bad_value(name, text, "an interval such as \"30 s\" or a size such as \"64MB\"");
+		bad_text(name, text, expected);
 	return result;
 }
 
@@ -229,10 +241,10 @@ parse_interval(const char *name, const JsonbValue *value)
 	Interval   *interval;
 
 	if (value->type != jbvString && value->type != jbvNumeric)
-		bad_value(name, text, "an interval such as \"30 s\"");
+		bad_text(name, text, AN_INTERVAL);
 	if (value->type == jbvNumeric)
 		text = psprintf("%s s", text);
-	interval = DatumGetIntervalP(call_input(name, text, input_interval));
+	interval = DatumGetIntervalP(call_input(name, text, input_interval, AN_INTERVAL));
 	return queue_interval_to_usecs(interval, name);
 }
 
@@ -240,10 +252,10 @@ static void
 check_range(const OptionRow *row, double number, const char *text)
 {
 	if (number < row->low || number > row->high || isnan(number))
-		bad_value(row->name, text,
-				  row->type == OPTION_INTERVAL || row->type == OPTION_LIST
-				  ? psprintf("%g to %g seconds", row->low / 1e6, row->high / 1e6)
-				  : psprintf("%.15g to %.15g", row->low, row->high));
+		bad_text(row->name, text,
+				 row->type == OPTION_INTERVAL || row->type == OPTION_LIST
+				 ? psprintf("%g to %g seconds", row->low / 1e6, row->high / 1e6)
+				 : psprintf("%.15g to %.15g", row->low, row->high));
 }
 
 static int
@@ -260,7 +272,7 @@ parse_enum(const OptionRow *row, const char *text)
 			return i;
 		choice = end ? end + 1 : NULL;
 	}
-	bad_value(row->name, text, row->choices);
+	bad_text(row->name, text, row->choices);
 }
 
 static void
@@ -271,7 +283,7 @@ parse_list(const OptionRow *row, JsonbValue *value, QueueOptions *options)
 	JsonbValue	element;
 
 	if (value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data))
-		bad_value(row->name, scalar_text(value), "an array of intervals");
+		bad_text(row->name, scalar_text(value), "an array of intervals");
 	it = JsonbIteratorInit(value->val.binary.data);
 	options->backoff_list_length = 0;
 	while ((token = JsonbIteratorNext(&it, &element, true)) != WJB_DONE)
@@ -281,12 +293,14 @@ parse_list(const OptionRow *row, JsonbValue *value, QueueOptions *options)
 		if (token != WJB_ELEM)
 			continue;
 		if (options->backoff_list_length >= QUEUE_MAX_BACKOFF_LIST)
-			bad_value(row->name, "too long a list",
-					  psprintf("at most %d intervals", QUEUE_MAX_BACKOFF_LIST));
+			bad_text(row->name, "too long a list",
+					 psprintf("1 to %d intervals", QUEUE_MAX_BACKOFF_LIST));
 		usecs = parse_interval(row->name, &element);
 		check_range(row, (double) usecs, scalar_text(&element));
 		options->backoff_list[options->backoff_list_length++] = usecs;
 	}
+	if (options->backoff_list_length == 0)
+		bad_text(row->name, "[]", psprintf("1 to %d intervals", QUEUE_MAX_BACKOFF_LIST));
 }
 
 static void
@@ -301,7 +315,7 @@ parse_value(const OptionRow *row, JsonbValue *value, QueueOptions *options)
 			if (value->type == jbvBool)
 				*(bool *) field = value->val.boolean;
 			else if (value->type != jbvString || !parse_bool(text, (bool *) field))
-				bad_value(row->name, text, "true or false");
+				bad_text(row->name, text, "true or false");
 			break;
 		case OPTION_INTEGER:
 		case OPTION_NUMBER:
@@ -309,13 +323,13 @@ parse_value(const OptionRow *row, JsonbValue *value, QueueOptions *options)
 				double		number;
 
 				if (value->type != jbvNumeric && value->type != jbvString)
-					bad_value(row->name, text, "a number");
-				number = parse_number(row->name, text);
+					bad_text(row->name, text, "a number");
+				number = parse_number(row->name, text, "a number");
 				check_range(row, number, text);
 				if (row->type == OPTION_NUMBER)
 					*(double *) field = number;
 				else if (number != floor(number))
-					bad_value(row->name, text, "a whole number");
+					bad_text(row->name, text, "a whole number");
 				else
 					*(int *) field = (int) number;
 				break;
@@ -326,18 +340,18 @@ parse_value(const OptionRow *row, JsonbValue *value, QueueOptions *options)
 			break;
 		case OPTION_SIZE:
 			if (value->type != jbvNumeric && value->type != jbvString)
-				bad_value(row->name, text, "a size such as \"64MB\"");
-			*(int64 *) field = DatumGetInt64(call_input(row->name, text, input_size));
+				bad_text(row->name, text, A_SIZE);
+			*(int64 *) field = DatumGetInt64(call_input(row->name, text, input_size, A_SIZE));
 			check_range(row, (double) *(int64 *) field, text);
 			break;
 		case OPTION_ENUM:
 			if (value->type != jbvString)
-				bad_value(row->name, text, row->choices);
+				bad_text(row->name, text, row->choices);
 			*(int *) field = parse_enum(row, text);
 			break;
 		case OPTION_TEXT:
 			if (value->type != jbvString)
-				bad_value(row->name, text, "text");
+				bad_text(row->name, text, "text");
 			*(char **) field = text;
 			break;
 		case OPTION_LIST:
@@ -400,9 +414,9 @@ queue_options_parse(Jsonb *given, QueueOptions *options)
 			parse_value(row, &value, options);
 	}
 	if (options->backoff == QUEUE_BACKOFF_LIST && options->backoff_list_length == 0)
-		bad_value("backoff", "list", "backoff_list with at least one interval besides");
+		bad_text("backoff", "list", "backoff_list with at least one interval besides");
 	if (options->lease_timeout > options->lease_max)
-		bad_value("lease_timeout", "longer than lease_max", "at most lease_max");
+		bad_text("lease_timeout", "longer than lease_max", "at most lease_max");
 }
 
 /* What queue.alter() stores: keys of change win, nulls go back to the default. */
@@ -501,7 +515,7 @@ queue_options_get_text(Jsonb *given, const char *name, int limit)
 	if (value == NULL)
 		return NULL;
 	if (value->type != jbvString || value->val.string.len > limit)
-		bad_value(name, scalar_text(value), psprintf("text of at most %d bytes", limit));
+		bad_text(name, scalar_text(value), psprintf("text of at most %d bytes", limit));
 	return scalar_text(value);
 }
 
@@ -516,17 +530,19 @@ int64
 queue_options_get_int(Jsonb *given, const char *name, int64 low, int64 high, int64 missing)
 {
 	JsonbValue *value = queue_options_get(given, name);
+	char	   *expected;
 	char	   *text;
 	double		number;
 
 	if (value == NULL)
 		return missing;
+	expected = psprintf("a whole number from " INT64_FORMAT " to " INT64_FORMAT, low, high);
 	text = scalar_text(value);
-	if (value->type != jbvNumeric)
-		bad_value(name, text, "a whole number");
-	number = parse_number(name, text);
+	if (value->type != jbvNumeric && value->type != jbvString)
+		bad_text(name, text, expected);
+	number = parse_number(name, text, expected);
 	if (number < low || number > high || number != floor(number))
-		bad_value(name, text, psprintf(INT64_FORMAT " to " INT64_FORMAT, low, high));
+		bad_text(name, text, expected);
 	return (int64) number;
 }
 

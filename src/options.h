@@ -7,6 +7,8 @@
 
 #include "utils/jsonb.h"
 
+#include "compat.h"
+
 #define QUEUE_MAX_BACKOFF_LIST 32
 
 typedef enum QueueBackoff
@@ -57,6 +59,8 @@ typedef struct QueueJsonKey
 
 extern void queue_options_check_keys(Jsonb *given, const QueueJsonKey *keys,
 									 const char *function);
+QUEUE_NORETURN extern void queue_options_bad_value(const char *name, const JsonbValue *value,
+												   const char *expected);
 extern JsonbValue *queue_options_get(Jsonb *given, const char *name);
 extern char *queue_options_get_text(Jsonb *given, const char *name, int limit);
 extern int64 queue_options_get_interval(Jsonb *given, const char *name);

@@ -149,7 +149,7 @@ enum
 };
 
 static int64
-enqueue_one(FunctionCallInfo fcinfo, QueueColumn content, const char *content_name)
+enqueue_one(FunctionCallInfo fcinfo, const char *function, QueueColumn content, const char *content_name)
 {
 	QueueDef   *def;
 	Common		common;
@@ -157,7 +157,7 @@ enqueue_one(FunctionCallInfo fcinfo, QueueColumn content, const char *content_na
 	TimestampTz deliver_at = 0;
 	int64		id;
 
-	queue_error_need_write("queue.enqueue()");
+	queue_error_need_write(function);
 	if (PG_ARGISNULL(ARG_QUEUE))
 		queue_error_null("queue");
 	if (PG_ARGISNULL(ARG_CONTENT))
@@ -187,14 +187,14 @@ PG_FUNCTION_INFO_V1(queue_enqueue_json);
 Datum
 queue_enqueue_json(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT64(enqueue_one(fcinfo, QUEUE_COLUMN_PAYLOAD, "payload"));
+	PG_RETURN_INT64(enqueue_one(fcinfo, "queue.enqueue()", QUEUE_COLUMN_PAYLOAD, "payload"));
 }
 
 PG_FUNCTION_INFO_V1(queue_enqueue_bytes);
 Datum
 queue_enqueue_bytes(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT64(enqueue_one(fcinfo, QUEUE_COLUMN_BODY, "body"));
+	PG_RETURN_INT64(enqueue_one(fcinfo, "queue.enqueue_bytes()", QUEUE_COLUMN_BODY, "body"));
 }
 
 PG_FUNCTION_INFO_V1(queue_enqueue_unique);
@@ -207,7 +207,7 @@ queue_enqueue_unique(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	values[0] = Int64GetDatum(enqueue_one(fcinfo, QUEUE_COLUMN_PAYLOAD, "payload"));
+	values[0] = Int64GetDatum(enqueue_one(fcinfo, "queue.enqueue_unique()", QUEUE_COLUMN_PAYLOAD, "payload"));
 	values[1] = BoolGetDatum(false);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
@@ -270,7 +270,7 @@ check_batch(int count)
 }
 
 static ArrayType *
-enqueue_many(FunctionCallInfo fcinfo, QueueColumn content, const char *content_name)
+enqueue_many(FunctionCallInfo fcinfo, const char *function, QueueColumn content, const char *content_name)
 {
 	QueueDef   *def;
 	Common		common;
@@ -283,7 +283,7 @@ enqueue_many(FunctionCallInfo fcinfo, QueueColumn content, const char *content_n
 	QueueMessage *messages;
 	Datum	   *ids;
 
-	queue_error_need_write("queue.enqueue_batch()");
+	queue_error_need_write(function);
 	if (PG_ARGISNULL(BATCH_QUEUE))
 		queue_error_null("queue");
 	if (PG_ARGISNULL(BATCH_CONTENTS))
@@ -326,14 +326,14 @@ PG_FUNCTION_INFO_V1(queue_enqueue_batch);
 Datum
 queue_enqueue_batch(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_ARRAYTYPE_P(enqueue_many(fcinfo, QUEUE_COLUMN_PAYLOAD, "payloads"));
+	PG_RETURN_ARRAYTYPE_P(enqueue_many(fcinfo, "queue.enqueue_batch()", QUEUE_COLUMN_PAYLOAD, "payloads"));
 }
 
 PG_FUNCTION_INFO_V1(queue_enqueue_bytes_batch);
 Datum
 queue_enqueue_bytes_batch(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_ARRAYTYPE_P(enqueue_many(fcinfo, QUEUE_COLUMN_BODY, "bodies"));
+	PG_RETURN_ARRAYTYPE_P(enqueue_many(fcinfo, "queue.enqueue_bytes_batch()", QUEUE_COLUMN_BODY, "bodies"));
 }
 
 /* ---- INSERT and COPY into the view ---- */
