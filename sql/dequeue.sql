@@ -74,6 +74,19 @@ SELECT queue.purge('c', '{"states": ["lost"]}');
 SELECT queue.purge('c', '{"when": 1}');
 SELECT queue.purge('c', '{"states": ["ready"]}');
 SELECT queue.purge('c', '{"states": ["leased"]}');
+-- released with a delay it is delayed, failed it is not, also while the worker, kept off here, has not written that
+SELECT count(queue.enqueue('c', to_jsonb(n))) AS sent FROM generate_series(1, 2) n;
+SELECT segment FROM queue.segments WHERE queue = 'c' AND state = 'active' \gset
+SELECT queue.alter('c', '{"backoff_base": "1 h", "backoff_max": "1 h"}');
+BEGIN;
+LOCK TABLE :segment IN SHARE MODE;
+SELECT payload, queue.release(receipt, '1 h') FROM queue.dequeue('c');
+SELECT count(*) FROM queue.dequeue('c', lease => '1 s');
+SELECT queue.clock_advance('1001 ms');
+SELECT count(*) AS too_early FROM queue.dequeue('c');
+SELECT payload, state FROM queues.c ORDER BY id;
+SELECT queue.purge('c', '{"states": ["failed"]}') AS failed, queue.purge('c') AS delayed;
+COMMIT;
 SELECT count(*) FROM queues.c;
 SELECT * FROM queue.check();
 SELECT queue.drop('q', true), queue.drop('p', true), queue.drop('c', true);

@@ -48,6 +48,14 @@ typedef struct PurgeVisit
 	Chosen		chosen[MaxHeapTuplesPerPage];
 } PurgeVisit;
 
+/* It failed, or was released with a delay; a guess, if the slot goes on now. */
+static int
+cooling_state(QueueSlot *slot)
+{
+	return (pg_atomic_read_u64(&slot->word) & QUEUE_SLOT_RELEASED) && slot->failures == 0
+		? QUEUE_MESSAGE_DELAYED : QUEUE_MESSAGE_FAILED;
+}
+
 static int
 state_of(const QueueVisit *visit, HeapTuple tuple, const QueueMessageHead *head)
 {
@@ -58,6 +66,7 @@ state_of(const QueueVisit *visit, HeapTuple tuple, const QueueMessageHead *head)
 		case QUEUE_HELD_SETTLING:
 			return 0;
 		case QUEUE_HELD_COOLING:
+			return cooling_state(queue_slot(visit->held_by[ItemPointerGetOffsetNumber(&tuple->t_self)]));
 		case QUEUE_HELD_DEAD:
 			return QUEUE_MESSAGE_FAILED;
 		case QUEUE_HELD_CLAIMABLE:
