@@ -31,7 +31,7 @@ $node->safe_psql('shop', q{
 	SELECT count(queue.ack(receipt)) FROM queue.dequeue('orders', 10);
 	SELECT queue.reject(receipt, 'poison') FROM queue.dequeue('orders');
 	SELECT count(queue.nack(receipt, 'broken')) FROM queue.dequeue('orders', 2);
-	CREATE TABLE held AS SELECT * FROM queue.dequeue('orders', 3);
+	CREATE TABLE held AS SELECT * FROM queue.dequeue('orders', 3, '1 h');
 });
 
 # Everything that must come back the same.
