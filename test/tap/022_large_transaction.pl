@@ -1,0 +1,70 @@
+# One transaction enqueues 100,000 messages beside live traffic: consumers go on being served what others commit,
+# and all of the large one arrive, once, when it has committed; none if it has not.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Ledger;
+use QueueTest;
+use Test::More;
+
+# More, when asked for.
+my $count = $ENV{QUEUE_TEST_LARGE} // 100_000;
+my $node = new_node('main', conf => "queue.worker_interval = '100ms'\nqueue.reclaim_delay = 0");
+$node->start;
+create_ledger($node);
+$node->safe_psql('postgres', q{SELECT queue.alter('q', '{"segment_size": "4MB"}')});
+
+# Values of the large ones are negative, so that traffic's own are apart.
+my %large = (
+	'enqueue_batch' => "INSERT INTO sent SELECT (payloads->>(o - 1)::int)::bigint, id FROM (SELECT jsonb_agg(-n) AS payloads, queue.enqueue_batch('q', array_agg(to_jsonb(-n))) AS ids FROM generate_series(1, $count) n GROUP BY n / 1000) b, unnest(ids) WITH ORDINALITY AS u (id, o)",
+	'INSERT' => "WITH m AS (INSERT INTO queues.q (payload) SELECT to_jsonb(-n) FROM generate_series($count + 1, 2 * $count) n RETURNING id, payload) INSERT INTO sent SELECT payload::bigint, id FROM m");
+
+sub worked_on_large
+{
+	return $node->safe_psql('postgres', 'SELECT count(*) FROM worked WHERE n < 0');
+}
+
+my $traffic = start_traffic($node, seconds => 600);
+ok(await($node, 'SELECT count(*) > 50 FROM worked'), 'live traffic');
+my $arrived = 0;
+foreach my $way (sort keys %large)
+{
+	my $sender = $node->background_psql('postgres');
+
+	# rolled back, it leaves dead rows, which hold nobody up
+	foreach my $end ($way eq 'INSERT' ? 'ROLLBACK' : (), 'COMMIT')
+	{
+		my $before = worked($node);
+
+		$sender->query_safe('BEGIN');
+		$sender->query_safe($large{$way});
+		my $during = worked($node);
+		cmp_ok($during, '>', $before, "$way, $end: consumers were served meanwhile");
+		ok(await($node, "SELECT count(*) > $during + 20 FROM worked"), "$way, $end: and are while it is open");
+		is(worked_on_large(), $arrived, "$way, $end: with nothing of it");
+		$sender->query_safe($end);
+	}
+	$sender->quit;
+	$arrived += $count;
+	# by whoever: the live consumers, and one that takes many
+	while (worked_on_large() < $arrived)
+	{
+		$node->safe_psql('postgres', q{
+			WITH m AS MATERIALIZED (SELECT * FROM queue.dequeue('q', 10000, wait => '1 s')), w AS (INSERT INTO worked SELECT payload::bigint FROM m)
+			SELECT count(queue.ack(receipt)) FROM m});
+	}
+}
+stop_traffic($traffic);
+# their open transactions were rolled back
+drain_ok($node, 'at the end');
+is($node->safe_psql('postgres', 'SELECT count(*), min(n), max(n) FROM worked WHERE n < 0'), 2 * $count . '|-' . 2 * $count . '|-1', 'all have arrived');
+ok(await($node, "SELECT count(*) FROM queue.segments WHERE queue = 'q' AND state = 'sealed'", expected => '0'), 'segments are emptied');
+check_ok($node);
+$node->stop;
+done_testing();
