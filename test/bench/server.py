@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -94,39 +95,60 @@ class Server:
         return [float(line) for line in lines if line != "miss"], lines.count("miss")
 
 
+def folder_of(name):
+    return os.path.join(os.environ["BENCH_WORK"], name)
+
+
+def control(*arguments):
+    """test/server; what it prints."""
+    program = os.path.join(os.environ["BENCH_TREE"], "test", "server")
+    return subprocess.run([program, *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def as_user(*command):
+    """Runs a server's program as its user: as root we are somebody else."""
+    user = os.environ.get("QUEUE_USER", "postgres")
+    if os.geteuid() == 0:
+        command = ["setpriv", "--reuid", user, "--regid", user, "--init-groups", *command]
+    subprocess.run(command, check=True, capture_output=True, cwd="/")
+
+
 def private_server(name, checksums=False):
     """Starts a further server beside the main one; stop_server ends it."""
     work = os.environ["BENCH_WORK"]
-    control = os.path.join(os.environ["BENCH_TREE"], "test", "server")
-    folder = os.path.join(work, name)
-    start = [control, "start", folder, "-c", "shared_buffers=512MB", "-c", "max_wal_size=8GB"]
+    folder = folder_of(name)
+    start = ["start", folder, "-c", "shared_buffers=512MB", "-c", "max_wal_size=8GB"]
     start += ["-c", "checkpoint_timeout=1h"]
     if os.path.isdir(os.path.join(work, "install")):
         start += ["--destdir", os.path.join(work, "install")]
     else:
         start += ["-c", "shared_preload_libraries="]
-    lines = subprocess.run(start, check=True, capture_output=True, text=True).stdout
-    server = Server(exports(lines))
+    server = Server(exports(control(*start)))
     if checksums and server.setting("data_checksums") != "on":
         server.close()
-        subprocess.run([control, "stop", folder], check=True)
-        enable = [os.path.join(os.environ["PGBIN"], "pg_checksums"), "-e", "-D", f"{folder}/data"]
-        user = os.environ.get("QUEUE_USER", "postgres")
-        if os.geteuid() == 0:
-            enable = ["setpriv", "--reuid", user, "--regid", user, "--init-groups", *enable]
-        subprocess.run(enable, check=True, capture_output=True, cwd="/")
-        lines = subprocess.run(
-            [control, "start", folder], check=True, capture_output=True, text=True
-        ).stdout
-        server = Server(exports(lines))
+        control("stop", folder)
+        as_user(os.path.join(os.environ["PGBIN"], "pg_checksums"), "-e", "-D", f"{folder}/data")
+        server = Server(exports(control("start", folder)))
     return server
 
 
+def standby_of(primary, name):
+    """Starts a streaming standby of a private server; stop_server ends it."""
+    folder = folder_of(name)
+    os.makedirs(folder, exist_ok=True)
+    if os.geteuid() == 0:
+        shutil.chown(folder, os.environ.get("QUEUE_USER", "postgres"))
+    source = f"host={primary.environment['PGHOST']} port={primary.environment['PGPORT']} user=postgres"
+    backup = [os.path.join(primary.bin, "pg_basebackup"), "-D", f"{folder}/data", "-R", "-c", "fast", "-d", source]
+    as_user(*backup)
+    port = int(primary.environment["PGPORT"]) + 1
+    return Server(exports(control("start", folder, "-c", f"port={port}", "-c", f"unix_socket_directories={folder}")))
+
+
 def stop_server(server, name):
+    """Ends a private server, and what it has on disk."""
     server.close()
-    control = os.path.join(os.environ["BENCH_TREE"], "test", "server")
-    folder = os.path.join(os.environ["BENCH_WORK"], name)
-    subprocess.run([control, "stop", folder, "immediate"], check=True)
+    control("clean", folder_of(name))
 
 
 def exports(lines):
