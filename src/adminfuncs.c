@@ -107,7 +107,7 @@ create_queue(const char *name, Jsonb *options, Oid dead_letter, int32 dead_lette
 {
 	Oid			existing = queue_catalog_find(name);
 	Oid			view;
-	QueueDef   *def;
+	QueueState *state;
 
 	if (OidIsValid(existing) && queue_catalog_is_view(existing))
 		ereport(ERROR,
@@ -121,12 +121,12 @@ create_queue(const char *name, Jsonb *options, Oid dead_letter, int32 dead_lette
 	view = create_view(name, *id);
 	queue_catalog_insert(view, *id, options, dead_letter, dead_letter_of);
 	queue_catalog_create_segment(*id, 1);
-	def = queue_catalog_get(view);
-	queue_pending_created(def->state);
-	queue_ring_load(def->state);
+	state = queue_pending_create(*id);
+	queue_catalog_get(view);
+	queue_ring_load(state);
 	/* Nobody else can know it yet: there is nothing to count. */
-	pg_atomic_write_u32(&def->state->inexact, 0);
-	pg_atomic_write_u32(&def->state->asks, 0);
+	pg_atomic_write_u32(&state->inexact, 0);
+	pg_atomic_write_u32(&state->asks, 0);
 	return view;
 }
 

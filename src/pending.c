@@ -222,6 +222,19 @@ find_delta(int count, int nest, QueueState *state, QueueSegment *segment, int32 
 	return NULL;
 }
 
+/* Have room for one more. May raise an error. */
+static void
+reserve_delta(void)
+{
+	int			room = Max(16, delta_room * 2);
+
+	if (delta_count < delta_room)
+		return;
+	deltas = deltas ? repalloc_huge(deltas, sizeof(Delta) * room)
+		: MemoryContextAllocHuge(TopMemoryContext, sizeof(Delta) * room);
+	delta_room = room;
+}
+
 /* May raise an error: call it before anything that must not be lost. */
 static Delta *
 get_delta(QueueState *state, QueueSegment *segment)
@@ -232,14 +245,7 @@ get_delta(QueueState *state, QueueSegment *segment)
 	delta = find_delta(delta_count, nest, state, segment, state->id);
 	if (delta)
 		return delta;
-	if (delta_count == delta_room)
-	{
-		int			room = Max(16, delta_room * 2);
-
-		deltas = deltas ? repalloc_huge(deltas, sizeof(Delta) * room)
-			: MemoryContextAllocHuge(TopMemoryContext, sizeof(Delta) * room);
-		delta_room = room;
-	}
+	reserve_delta();
 	delta = &deltas[delta_count++];
 	memset(delta, 0, sizeof(*delta));
 	delta->state = state;
@@ -336,10 +342,16 @@ queue_pending_enqueued(QueueState *state, int messages)
 	get_delta(state, NULL)->enqueued += messages;
 }
 
-void
-queue_pending_created(QueueState *state)
+/* Makes the state of a new queue; nothing can fail before an abort knows of it. */
+QueueState *
+queue_pending_create(int32 id)
 {
+	QueueState *state;
+
+	reserve_delta();
+	state = queue_state_get(id, true);
 	get_delta(state, NULL)->created = true;
+	return state;
 }
 
 void

@@ -21,7 +21,7 @@ extern void queue_pending_stored(QueueState *state, QueueSegment *segment,
 extern void queue_pending_removed(QueueState *state, QueueSegment *segment,
 								  BlockNumber page, int messages, int timed);
 extern void queue_pending_enqueued(QueueState *state, int messages);
-extern void queue_pending_created(QueueState *state);
+extern QueueState *queue_pending_create(int32 id);
 extern void queue_pending_dropped(QueueState *state);
 extern void queue_pending_database_dropped(Oid database);
 extern void queue_pending_altered(QueueState *state);
