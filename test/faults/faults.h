@@ -216,8 +216,7 @@ faults_spin_release(volatile slock_t *lock)
 #define ProcessConfigFile(...) FAULTS_CALL(FAULTS_FAIL, ProcessConfigFile, __VA_ARGS__)
 /* Only to enter something needs memory. */
 #define hash_search(table, key, action, found) \
-	({ if ((action) == HASH_ENTER) FAULTS_POINT("hash_search", FAULTS_FAIL); \
-	   hash_search(table, key, action, found); })
+	FAULTS_CALL((action) == HASH_ENTER ? FAULTS_FAIL : 0, hash_search, table, key, action, found)
 
 /* ---- snapshots, the fate of transactions ---- */
 

@@ -165,7 +165,7 @@ class Server:
         printed = call(environment, os.path.join(HERE, "test", "server"), "start", self.where,
                        "--destdir", installed, *settings)
         words = dict(re.findall(r"(PG\w+)=(\S+)", printed))
-        self.dsn = "host=%s port=%s user=postgres dbname=postgres connect_timeout=10" % (
+        self.dsn = "host=%s port=%s user=postgres connect_timeout=10" % (
             words["PGHOST"], words["PGPORT"])
         self.sites = self.control.sites()
 
@@ -177,11 +177,11 @@ class Server:
         call(environment, os.path.join(HERE, "test", "server"), "stop", self.where, "immediate")
         call(environment, os.path.join(HERE, "test", "server"), "start", self.where)
 
-    def connect(self, patience=PATIENCE):
+    def connect(self, database="postgres", patience=PATIENCE):
         until = time.monotonic() + patience
         while True:
             try:
-                connection = psycopg2.connect(self.dsn)
+                connection = psycopg2.connect(self.dsn, dbname=database)
                 connection.autocommit = True
                 return Session(connection)
             except psycopg2.OperationalError as error:
