@@ -23,7 +23,7 @@ ok(await_worker($node, 'postgres', 1), 'the worker runs');
 my $kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE backend_type = 'queue worker'";
 my $pid = worker_pid($node);
 $node->safe_psql('postgres', $kill);
-ok(await($node, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'queue worker' AND pid <> $pid)", limit => 10),
+ok(await($node, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'queue worker' AND pid <> $pid)", limit => 30),
 	'it comes back');
 
 my $sent = 0;

@@ -33,7 +33,7 @@ my $classes = "SELECT string_agg(relname || ' ' || xmin, ',' ORDER BY relname) F
 # Until no full segment is left, or tell why.
 sub await_empty
 {
-	return 1 if await($node, "SELECT count(*) FROM queue.segments WHERE queue = 'q' AND state = 'sealed'", expected => '0', limit => 10);
+	return 1 if await($node, "SELECT count(*) FROM queue.segments WHERE queue = 'q' AND state = 'sealed'", expected => '0', limit => 60);
 	diag($node->safe_psql('postgres', "SELECT number, state, size, live, kept_because FROM queue.segments WHERE queue = 'q'"));
 	return 0;
 }

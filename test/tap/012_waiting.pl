@@ -67,7 +67,7 @@ is($node->safe_psql('postgres', "SELECT count(*) FROM pg_locks l JOIN pg_stat_ac
 	'0', 'and no lock on a relation');
 $node->safe_psql('postgres', "SELECT queue.enqueue('idle', '1', delay => '30 s')");
 advance($node, '31 s');
-ok(await($node, $sleeping, expected => '0', limit => 10), 'it is woken when a message falls due');
+ok(await($node, $sleeping, expected => '0', limit => 30), 'it is woken when a message falls due');
 $waiter->quit;
 
 # the worker between its rounds holds none either
@@ -76,7 +76,7 @@ ok(await($node, "SELECT backend_xmin IS NULL AND backend_xid IS NULL FROM pg_sta
 # whoever waits is not in the way of a drop for longer than it takes to wake it
 my $dropped = start_waiting("CALL queue.wait('idle', '60 s')") if $node->safe_psql('postgres', "SELECT queue.purge('idle')") eq '1';
 $node->safe_psql('postgres', "SELECT queue.drop('idle', true)");
-ok(await($node, $sleeping, expected => '0', limit => 10), 'a drop wakes all');
+ok(await($node, $sleeping, expected => '0', limit => 30), 'a drop wakes all');
 $dropped->quit if $dropped;
 check_ok($node);
 $node->stop;
