@@ -91,6 +91,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 #include "utils/uuid.h"
+#include "utils/wait_event.h"
 
 /* What can happen at a point; at every one of them the process can die. */
 #define FAULTS_FAIL		0x01	/* the call can raise an error */
@@ -260,6 +261,7 @@ faults_spin_release(volatile slock_t *lock)
 #define ConditionVariableTimedSleep(...) FAULTS_GET(FAULTS_BOTH, ConditionVariableTimedSleep, __VA_ARGS__)
 #define WaitLatch(...) FAULTS_CALL(FAULTS_FAIL, WaitLatch, __VA_ARGS__)
 #define LWLockAcquire(...) FAULTS_CALL(0, LWLockAcquire, __VA_ARGS__)
+#define WaitEventExtensionNew(...) FAULTS_CALL(FAULTS_FAIL, WaitEventExtensionNew, __VA_ARGS__)
 #define pg_usleep(...) FAULTS_CALL(0, pg_usleep, __VA_ARGS__)
 #define WaitForBackgroundWorkerStartup(...) FAULTS_GET(FAULTS_BOTH, WaitForBackgroundWorkerStartup, __VA_ARGS__)
 #define RegisterDynamicBackgroundWorker(...) FAULTS_GET(FAULTS_FAIL, RegisterDynamicBackgroundWorker, __VA_ARGS__)

@@ -31,6 +31,7 @@ class Scene:
     name = ""
     queues = {"plain": {}}          # name: options that differ from PLAIN
     forgives = False                # errors are caught inside
+    slow = False                    # not for --quick
     fresh = False                   # each try in a session that knows nothing yet
     messages = ()                   # tags that the first queue begins with
     leased = False                  # the session has leases of them
@@ -876,6 +877,7 @@ class Commands(Scene):
 class Database(Scene):
     """Statements that run alone; what is there afterwards is made anew or dropped."""
     name = "CREATE and DROP DATABASE"
+    slow = True
 
     def prepare(self, stage):
         stage.helper("DROP DATABASE IF EXISTS another WITH (FORCE)")
@@ -893,6 +895,7 @@ class Database(Scene):
 class DropDatabase(Scene):
     """One with a worker in it, which has to leave, and to come back if the command fails."""
     name = "DROP DATABASE under a worker"
+    slow = True
 
     def prepare(self, stage):
         if not self.databases(stage):
@@ -1165,6 +1168,7 @@ class Reloads(WorkerScene):
 
 class ReloadsLauncher(Reloads):
     name = "launcher: reads its settings"
+    slow = True
     target = Control.LAUNCHER
 
 
@@ -1193,6 +1197,7 @@ class SettlesPrepared(WorkerScene):
 
 class Starts(WorkerScene):
     name = "worker: starts"
+    slow = True
 
     def trigger(self, stage):
         self.old = stage.worker()
@@ -1205,6 +1210,7 @@ class Starts(WorkerScene):
 
 class Launches(Starts):
     name = "launcher"
+    slow = True
     target = Control.LAUNCHER
 
     def finished(self, stage):
