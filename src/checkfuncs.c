@@ -23,6 +23,7 @@
 #include "acl.h"
 #include "catalog.h"
 #include "error.h"
+#include "lease.h"
 #include "message.h"
 #include "ring.h"
 #include "segment.h"
@@ -97,6 +98,9 @@ check_slots(ReturnSetInfo *result)
 
 		if (QUEUE_SLOT_STATE(pg_atomic_read_u64(&queue_slot(i)->word)) == QUEUE_SLOT_FREE)
 			continue;
+		/* A prepared transaction may have ended, and nobody came along since. */
+		if (queue_slot(i)->database == MyDatabaseId)
+			queue_lease_resolve_prepared(queue_slot(i));
 		/* It may be in motion: only what stays wrong is wrong. */
 		for (int tries = 0; tries < 3; tries++)
 		{
@@ -184,9 +188,12 @@ check_counter(ReturnSetInfo *result, QueueDef *def)
 
 	for (int tries = 0; tries < 3; tries++)
 	{
-		int64		before = queue_counted(state, QUEUE_COUNT_STORED);
+		int64		before;
 		int64		rows;
 
+		if (pg_atomic_read_u32(&state->slots) > 0)
+			queue_lease_resolve_all(state);
+		before = queue_counted(state, QUEUE_COUNT_STORED);
 		if (pg_atomic_read_u32(&state->inexact) ||
 			(pg_atomic_read_u32(&state->asks) & QUEUE_ASK_RECOUNT))
 			return;

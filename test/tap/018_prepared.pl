@@ -49,6 +49,20 @@ $node->safe_psql('postgres', "COMMIT PREPARED 'p'");
 ok(await($node, "SELECT ready + leased + failed FROM queue.stats WHERE queue = 'q'", expected => '0'), 'a purge too, in the end');
 check_ok($node);
 
+# Nobody need have come along since it has ended: that is not a fault.
+$node->safe_psql('postgres', "SELECT count(queue.enqueue('q', to_jsonb(n))) FROM generate_series(1, 4) n");
+foreach my $end (qw(COMMIT ROLLBACK))
+{
+	is($node->safe_psql('postgres', qq{
+		BEGIN;
+		SELECT FROM queue.dequeue('q', 2) m, queue.ack(m.receipt);
+		PREPARE TRANSACTION 'p';
+		$end PREPARED 'p';
+		SELECT * FROM queue.check();
+	}) =~ s/^\s+//r, '', "$end PREPARED: queue.check() finds nothing at once");
+}
+is($node->safe_psql('postgres', "SELECT queue.purge('q', '{\"states\": [\"ready\", \"leased\", \"failed\"]}')"), '2', 'two are left');
+
 # A segment whose messages were all acked so is emptied, and counts stay what they are.
 $node->safe_psql('postgres', q{
 	SELECT count(queue.enqueue('q', to_jsonb(n), headers => jsonb_build_object('fill', repeat(md5(n::text), 40)))) FROM generate_series(1, 100) n;
