@@ -59,6 +59,9 @@ typedef bool (*Step) (QueueDef *def);
 /* Reset after every step; what lives longer is in shared memory. */
 static MemoryContext scratch;
 
+/* Whose messages are being counted: who leaves meanwhile leaves that to his successor. */
+static QueueState *counting;
+
 /*
  * Run one step in a transaction of its own, under the queue's lock. Returns
  * what the step said; after an error, whether others can be served at once.
@@ -221,9 +224,11 @@ tend_queue(QueueState *state, QueueTime now)
 		state->saw_ready = false;
 	else
 		run_step("looking at due pages", state->view, step_look);
+	counting = state;
 	if (now >= state->recount_at && take_ask(state, QUEUE_ASK_RECOUNT) &&
 		!run_step("counting messages", state->view, step_recount))
 		queue_state_ask(state, QUEUE_ASK_RECOUNT);
+	counting = NULL;
 	while (sealed && run_step("emptying a segment", state->view, step_reclaim))
 		CHECK_FOR_INTERRUPTS();
 	if (now >= state->sweep_at)
@@ -288,6 +293,8 @@ step_lacks_extension(QueueDef *def)
 static void
 leave(int code, Datum arg)
 {
+	if (counting)
+		queue_state_ask(counting, QUEUE_ASK_RECOUNT);
 	queue_wakeup_unregister_worker();
 }
 

@@ -84,6 +84,27 @@ is($node->safe_psql('postgres', "SELECT attempt FROM queue.dequeue('alone')"), '
 is($node->safe_psql('postgres', "SELECT count(*) FROM queues.alone"), '1', 'and is not lost');
 kill 'CONT', $launcher;
 ok(await($node, "SELECT count(*) FROM queues.alone_dead", expected => '1'), 'the worker moves it when it is back');
+
+# What a prepared transaction purged is counted anew when it has ended. The worker that does so is terminated in the
+# middle: it waits for a segment that somebody has locked.
+$node->safe_psql('postgres', q{
+	SELECT queue.create('counted');
+	SELECT count(queue.enqueue('counted', to_jsonb(n))) FROM generate_series(1, 10) n;
+	BEGIN;
+	SELECT queue.purge('counted');
+	PREPARE TRANSACTION 'p';
+});
+my $segment = $node->safe_psql('postgres', "SELECT segment FROM queue.segments WHERE queue = 'counted'");
+my $locker = $node->background_psql('postgres');
+$locker->query_safe('BEGIN');
+$locker->query_until(qr/go/, "\\echo go\nLOCK TABLE $segment IN ACCESS EXCLUSIVE MODE;\n");
+ok(await($node, "SELECT count(*) = 1 FROM pg_locks WHERE relation = '$segment'::regclass AND NOT granted"), 'it waits for the prepared transaction');
+$node->safe_psql('postgres', "COMMIT PREPARED 'p'");
+ok(await($node, q{SELECT bool_or(pg_terminate_backend(pid)) FROM pg_stat_activity
+	WHERE backend_type = 'queue worker' AND query = 'counting messages' AND wait_event_type = 'Lock'}), 'the worker is terminated as it counts');
+$locker->query_safe('COMMIT');
+$locker->quit;
+ok(await($node, "SELECT ready = 0 AND exact FROM queue.stats WHERE queue = 'counted'", limit => 20), 'its successor counts');
 check_ok($node);
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'nothing crashed');
 $node->stop;
