@@ -83,32 +83,6 @@ SELECT queue.drop('morgue');
 SELECT queue.alter('tries', '{"dead_letter": null}');
 SELECT queue.drop('morgue');
 
--- what fails in a queue that others name stays there, by whatever it fails, and so in a circle
-SELECT queue.create('ring_a', '{"dead_letter": "", "max_attempts": 1, "backoff": "none"}');
-SELECT queue.create('ring_b', '{"dead_letter": "ring_a", "max_attempts": 1, "backoff": "none"}');
-SELECT queue.alter('ring_a', '{"dead_letter": "ring_b"}');
-SELECT queue.enqueue('ring_a', '"a"') > 0 AS sent;
-SELECT queue.enqueue('ring_b', '"b"') > 0 AS sent;
-SELECT queue.nack(receipt, 'first') AS a, (SELECT queue.nack(receipt, 'first') FROM queue.dequeue('ring_b')) AS b FROM queue.dequeue('ring_a');
-SELECT count(queue.reject(receipt)) AS rejected FROM queue.dequeue('ring_a');
-SELECT count(*) AS timed_out FROM queue.dequeue('ring_b', lease => '1 s');
-SELECT queue.clock_advance('2 s');
-SELECT payload, attempt, last_error, headers FROM queue.dequeue('ring_a', wait => '5 s');
-SELECT payload, attempt, last_error, headers FROM queue.dequeue('ring_b', wait => '5 s');
--- a queue that nobody names any more has an end of its own again
-SELECT queue.alter('ring_b', '{"dead_letter": ""}');
-SELECT queue.purge('ring_a', '{"states": ["leased"]}') AS purged, queue.purge('ring_b', '{"states": ["leased"]}') AS purged;
-SELECT queue.enqueue('ring_a', '"a"') > 0 AS sent;
-SELECT queue.enqueue('ring_b', '"b"') > 0 AS sent;
-SELECT queue.nack(receipt) FROM queue.dequeue('ring_a');
-SELECT queue.nack(receipt) FROM queue.dequeue('ring_b');
-SELECT payload, headers -> 'queue.death' ->> 'queue' AS died_in FROM queues.ring_b ORDER BY id;
-SELECT count(*) FROM queues.ring_a;
-SELECT queue.drop('ring_a', true);
-SELECT queue.nack(receipt) FROM queue.dequeue('ring_b', 2);
-SELECT count(*) FROM queues.ring_b;
-SELECT queue.drop('ring_b');
-
 -- nothing fails for good in a dead-letter queue, whatever is done there
 SELECT queue.enqueue('tries_dead', '"again"') > 0 AS sent;
 SELECT queue.reject(receipt) FROM queue.dequeue('tries_dead');
@@ -119,6 +93,26 @@ SELECT queue.alter('tries_dead', '{"backoff_jitter": 0, "max_attempts": null}');
 SELECT queue.clock_advance('15 min');
 CALL waits('tries_dead', 7);
 SELECT payload, state, failures FROM queues.tries_dead;
+
+-- a message dies once: in a queue that takes the dead of others, too, which
+-- goes on to bury its own; even where two name each other
+SELECT queue.create('ring_a', '{"dead_letter": "", "max_attempts": 1, "backoff": "none"}');
+SELECT queue.create('ring_b', '{"dead_letter": "ring_a", "max_attempts": 1, "backoff": "none"}');
+SELECT queue.alter('ring_a', '{"dead_letter": "ring_b"}');
+SELECT queue.enqueue('ring_a', '"of a"') > 0 AS sent;
+SELECT queue.nack(receipt, 'first') FROM queue.dequeue('ring_a');
+SELECT payload, attempt, headers -> 'queue.death' ->> 'queue' AS died_in, queue.nack(receipt, 'again') FROM queue.dequeue('ring_b');
+SELECT payload, attempt, last_error, headers -> 'queue.death' ->> 'error' AS died_of, queue.reject(receipt) FROM queue.dequeue('ring_b');
+SELECT payload, attempt FROM queue.dequeue('ring_b', lease => '1 s');
+SELECT queue.clock_advance('2 s');
+SELECT payload, attempt, last_error FROM queue.dequeue('ring_b', wait => '5 s');
+SELECT queue.enqueue('ring_b', '"of b"') > 0 AS sent;
+SELECT queue.nack(receipt) FROM queue.dequeue('ring_b');
+SELECT payload, headers -> 'queue.death' ->> 'queue' AS died_in FROM queues.ring_a;
+SELECT count(*) FROM queues.ring_b;
+SELECT queue.alter('ring_b', '{"dead_letter": ""}');
+SELECT queue.drop('ring_a', true);
+SELECT queue.drop('ring_b', true);
 
 -- leases that run out count as failures, with the backoff from the deadline on
 SELECT queue.alter('tries', '{"dead_letter": null, "max_attempts": 3, "backoff": "fixed", "backoff_base": "50 s", "backoff_jitter": 0}');

@@ -142,23 +142,6 @@ find_dead_letter(const char *name, const char *of)
 	return queue_catalog_open(cstring_to_text(name), QUEUE_ACL_ENQUEUE)->view;
 }
 
-/*
- * Another queue begins or ends to send its dead messages to this view's, which
- * keeps what fails in it meanwhile.
- */
-static void
-alter_target(Oid view)
-{
-	QueueDef   *def;
-
-	if (!OidIsValid(view))
-		return;
-	LockRelationOid(view, AccessShareLock);
-	def = queue_catalog_get(view);
-	if (def)
-		queue_pending_altered(def->state);
-}
-
 static Jsonb *
 empty_options(void)
 {
@@ -226,7 +209,6 @@ queue_create(PG_FUNCTION_ARGS)
 	if (options.dead_letter && options.dead_letter[0])
 		dead_letter = find_dead_letter(options.dead_letter, name);
 	view = create_queue(name, without_call_options(given), dead_letter, 0, &id);
-	alter_target(dead_letter);
 	if (options.dead_letter == NULL)
 		queue_catalog_update(view, without_call_options(given), create_dead_letter(name, id));
 	PG_RETURN_OID(view);
@@ -285,7 +267,6 @@ queue_alter(PG_FUNCTION_ARGS)
 {
 	QueueDef   *def;
 	Oid			view;
-	Oid			before;
 	Oid			dead_letter;
 	Jsonb	   *merged;
 	QueueOptions options;
@@ -311,14 +292,8 @@ queue_alter(PG_FUNCTION_ARGS)
 		dead_letter = InvalidOid;
 	else
 		dead_letter = find_dead_letter(options.dead_letter, def->name);
-	before = def->dead_letter;
 	queue_catalog_update(view, merged, dead_letter);
 	queue_pending_altered(def->state);
-	if (before != dead_letter)
-	{
-		alter_target(before);
-		alter_target(dead_letter);
-	}
 	PG_RETURN_VOID();
 }
 
@@ -424,7 +399,6 @@ drop_queue(Oid view)
 	ListCell   *cell;
 	int32		id;
 	Oid			user;
-	Oid			dead_letter;
 
 	LockRelationOid(view, AccessExclusiveLock);
 	def = queue_catalog_get(view);
@@ -444,9 +418,7 @@ drop_queue(Oid view)
 	}
 	queue_pending_dropped(def->state);
 	segments = queue_catalog_segments(id);
-	dead_letter = def->dead_letter;
 	queue_catalog_delete(view, id);
-	alter_target(dead_letter);
 	foreach(cell, segments)
 		drop_relation(((QueueCatalogSegment *) lfirst(cell))->relid);
 	drop_relation(view);

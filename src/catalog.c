@@ -189,8 +189,6 @@ see_definition(Relation rel, HeapTuple tuple, void *arg)
 	def->dead_letter_of = isnull ? 0 : DatumGetInt32(value);
 	def->paused_dequeue = DatumGetBool(column_of(rel, tuple, QUEUE_PAUSED_DEQUEUE, &isnull));
 	def->paused_enqueue = DatumGetBool(column_of(rel, tuple, QUEUE_PAUSED_ENQUEUE, &isnull));
-	def->keeps_dead = def->dead_letter_of != 0 ||
-		OidIsValid(queue_catalog_dead_letter_user(def->view, InvalidOid));
 }
 
 /* As with segments: a row may say anything, but only a view in our schema can be a queue. */
@@ -527,17 +525,17 @@ Oid
 queue_catalog_dead_letter_user(Oid view, Oid except)
 {
 	Relation	rel = table_open(own_relation("_queue"), AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
+	SysScanDesc scan = systable_beginscan(rel, own_relation("_queue_pkey"), true, NULL, 0, NULL);
 	HeapTuple	tuple;
 	Oid			user = InvalidOid;
 
-	ScanKeyInit(&key, QUEUE_DEAD_LETTER, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(view));
-	scan = systable_beginscan(rel, own_relation("_queue_dead_letter_idx"), true, NULL, 1, &key);
 	while (!OidIsValid(user) && HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		bool		isnull;
+		Datum		target = column_of(rel, tuple, QUEUE_DEAD_LETTER, &isnull);
 
+		if (isnull || DatumGetObjectId(target) != view)
+			continue;
 		user = DatumGetObjectId(column_of(rel, tuple, QUEUE_VIEW, &isnull));
 		if (user == except)
 			user = InvalidOid;
@@ -672,24 +670,6 @@ queue_catalog_next_id(void)
 	return id;
 }
 
-/* A definition changes; the view may be one that a row by hand names. */
-static void
-invalidate_view(Oid view)
-{
-	if (get_rel_relkind(view) != '\0')
-		CacheInvalidateRelcacheByRelid(view);
-}
-
-static void
-invalidate_dead_letter(Relation rel, HeapTuple tuple)
-{
-	bool		isnull;
-	Datum		view = column_of(rel, tuple, QUEUE_DEAD_LETTER, &isnull);
-
-	if (!isnull)
-		invalidate_view(DatumGetObjectId(view));
-}
-
 /* Store a new queue under an id that queue_catalog_next_id() gave. */
 void
 queue_catalog_insert(Oid view, int32 id, Jsonb *options, Oid dead_letter, int32 dead_letter_of)
@@ -709,14 +689,9 @@ queue_catalog_insert(Oid view, int32 id, Jsonb *options, Oid dead_letter, int32 
 	values[QUEUE_CREATED_AT - 1] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
 	CatalogTupleInsert(rel, heap_form_tuple(RelationGetDescr(rel), values, nulls));
 	table_close(rel, RowExclusiveLock);
-	invalidate_view(dead_letter);
 	CommandCounterIncrement();
 }
 
-/*
- * Change the row of a queue, or delete it. The definition of the queue that
- * takes its dead messages depends on it.
- */
 static void
 change_row(Oid view, const Datum *values, const bool *nulls, const bool *replace)
 {
@@ -728,8 +703,6 @@ change_row(Oid view, const Datum *values, const bool *nulls, const bool *replace
 	ScanKeyInit(&key, QUEUE_VIEW, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(view));
 	scan = systable_beginscan(rel, own_relation("_queue_view_key"), true, NULL, 1, &key);
 	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		invalidate_dead_letter(rel, tuple);
 	if (HeapTupleIsValid(tuple) && replace)
 	{
 		HeapTuple	changed = heap_modify_tuple(tuple, RelationGetDescr(rel),
@@ -759,7 +732,6 @@ queue_catalog_update(Oid view, Jsonb *options, Oid dead_letter)
 	values[QUEUE_DEAD_LETTER - 1] = ObjectIdGetDatum(dead_letter);
 	nulls[QUEUE_DEAD_LETTER - 1] = !OidIsValid(dead_letter);
 	replace[QUEUE_DEAD_LETTER - 1] = true;
-	invalidate_view(dead_letter);
 	change_row(view, values, nulls, replace);
 }
 

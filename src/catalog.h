@@ -24,7 +24,6 @@ typedef struct QueueDef
 	char		name[NAMEDATALEN];
 	Oid			dead_letter;	/* view of the queue that takes dead messages, or InvalidOid */
 	int32		dead_letter_of; /* id of the queue this one was made with, or 0 */
-	bool		keeps_dead;		/* a dead-letter queue: nothing dies in it */
 	bool		paused_dequeue;
 	bool		paused_enqueue;
 	QueueOptions options;		/* text fields: NULL */

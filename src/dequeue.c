@@ -78,19 +78,42 @@ fill_slot(Claim *claim, QueueSlot *slot, HeapTuple tuple, const QueueMessageHead
 	slot->consumer[0] = '\0';
 }
 
+/* How often a message may fail; 0: for ever. */
+static int
+limit_of(Claim *claim, const QueueMessageHead *head)
+{
+	return head->max_attempts >= 0 ? head->max_attempts : claim->request->def->options.max_attempts;
+}
+
+/* Whether the last failure allowed ends it: a dead letter does not die again. */
+static bool
+can_die(Claim *claim, HeapTuple tuple, const QueueMessageHead *head)
+{
+	OffsetNumber offset = ItemPointerGetOffsetNumber(&tuple->t_self);
+	int			limit = limit_of(claim, head);
+	QueueMessage message;
+
+	if (limit == 0 || claim->request->def->dead_letter_of != 0)
+		return false;
+	/* Far from the limit there is no need to look; a slot may know of more failures. */
+	if (claim->visit.held_as[offset] == QUEUE_HELD_NOT && head->failures + 1 < limit)
+		return true;
+	queue_message_deform(&message, tuple, RelationGetDescr(claim->visit.rel));
+	return !queue_message_has_died(&message);
+}
+
 static void
-fill_lease(Claim *claim, QueueSlot *slot, const QueueMessageHead *head)
+fill_lease(Claim *claim, QueueSlot *slot, const QueueMessageHead *head, bool dies)
 {
 	const QueueClaimRequest *request = claim->request;
 	QueueDef   *def = request->def;
 	int64		lease = request->lease ? request->lease : def->options.lease_timeout;
-	int			limit = head->max_attempts >= 0 ? head->max_attempts : def->options.max_attempts;
 
 	slot->taken = claim->visit.now;
 	slot->deadline = claim->visit.now + lease;
 	slot->cap = claim->visit.now + Max(def->options.lease_max, lease);
 	slot->retry_delay = queue_options_retry_delay(&def->options, slot->failures + 1);
-	slot->at_limit = limit > 0 && slot->failures + 1 >= limit && !def->keeps_dead;
+	slot->at_limit = dies && slot->failures + 1 >= limit_of(claim, head);
 	slot->owner = GetUserId();
 	slot->pid = MyProcPid;
 	/* The option fits; an application's name is ASCII: cut anywhere. */
@@ -159,13 +182,14 @@ claim_tuple(Claim *claim, HeapTuple tuple, const QueueMessageHead *head, HeapTup
 {
 	uint64		old;
 	uint64		new;
+	bool		dies = can_die(claim, tuple, head);
 	QueueSlot  *slot = get_slot(claim, tuple, head, &old);
 	QueueClaimed *claimed;
 
 	if (slot == NULL)
 		return false;
 	carry_failure(slot, old);
-	fill_lease(claim, slot, head);
+	fill_lease(claim, slot, head, dies);
 	new = queue_slot_next_word(old, QUEUE_SLOT_LEASED, 0);
 	claimed = &claim->claimed[claim->claimed_count++];
 	claimed->tuple = copy;

@@ -163,7 +163,7 @@ store_dead(QueueMessage *message, QueueDef *def, QueueSlot *slot, const char *re
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the dead-letter queue of queue \"%s\" does not exist", def->name),
 				 errhint("Set the option dead_letter with queue.alter().")));
-	queue_message_add_header(message, "queue.death",
+	queue_message_add_header(message, QUEUE_HEADER_DEATH,
 							 describe_death(message, def, slot, reason, failures));
 	queue_message_clear(message, QUEUE_COLUMN_VISIBLE_AT);
 	if (target->options.message_ttl > 0)
@@ -180,7 +180,8 @@ store_dead(QueueMessage *message, QueueDef *def, QueueSlot *slot, const char *re
 
 /*
  * Delete the row of a slot in our hands and store what comes after it. The
- * settlement must have been begun as what the result says.
+ * settlement must have been begun as what the failure says. A message dies
+ * once: what has died stays, as one more failure, or is dropped if it expired.
  */
 QueueFate
 queue_failure_write(QueueSettling *settling, const QueueFailure *failure)
@@ -198,11 +199,19 @@ queue_failure_write(QueueSettling *settling, const QueueFailure *failure)
 	queue_message_deform(&message, tuple, RelationGetDescr(settling->rel));
 	queue_message_detoast(&message);
 	failures = count_failures(&message, settling->slot, failure);
-	if (failure->death)
+	if (failure->death && (settling->def->dead_letter_of != 0 || queue_message_has_died(&message)))
+	{
+		if (failure->expired)
+			return QUEUE_FATE_DEAD;
+		queue_pending_resettle_last(QUEUE_SETTLE_RETRY);
+	}
+	else if (failure->death)
+	{
 		store_dead(&message, settling->def, settling->slot, failure->death, failures);
-	else
-		store_retry(&message, settling->def, failure->next);
-	return failure->death ? QUEUE_FATE_DEAD : QUEUE_FATE_RETRY;
+		return QUEUE_FATE_DEAD;
+	}
+	store_retry(&message, settling->def, failure->next);
+	return QUEUE_FATE_RETRY;
 }
 
 /* delay: us until the next attempt; -1: what the queue's backoff says. */
@@ -239,13 +248,7 @@ queue_failure_reject(const pg_uuid_t *receipt, const char *reason)
 
 	if (status != QUEUE_STATUS_OK)
 		return status;
-	/* What a dead-letter queue's consumer rejects stays where it is. */
-	if (settling.def->keeps_dead)
-	{
-		failure.death = NULL;
-		failure.next = queue_clock_wall() + settling.slot->retry_delay;
-		queue_pending_resettle_last(QUEUE_SETTLE_RETRY);
-	}
+	failure.next = queue_clock_wall() + settling.slot->retry_delay;
 	fate = queue_failure_write(&settling, &failure);
 	queue_settle_end(&settling);
 	if (fate == QUEUE_FATE_LOST)
@@ -337,6 +340,17 @@ queue_failure_blame(void)
 	return true;
 }
 
+static bool
+can_store_in(QueueDef *def)
+{
+	uint32		active;
+
+	queue_ring_load(def->state);
+	active = pg_atomic_read_u32(&def->state->active);
+	return active == QUEUE_NONE ||
+		ConditionalLockRelationOid(queue_segment_at(active)->relid, RowExclusiveLock);
+}
+
 /*
  * Whether what comes of a message can be stored without waiting for anybody:
  * who has locked that queue must not stop the worker for all others.
@@ -344,20 +358,18 @@ queue_failure_blame(void)
 static bool
 can_store(QueueDef *def, bool dead)
 {
-	QueueDef   *target = def;
-	uint32		active;
+	QueueDef   *target;
 
-	if (dead && !OidIsValid(def->dead_letter))
+	/* Even a message at its limit may stay. */
+	if (!can_store_in(def))
+		return false;
+	if (!dead || !OidIsValid(def->dead_letter))
 		return true;
-	if (dead && !ConditionalLockRelationOid(def->dead_letter, AccessShareLock))
+	if (!ConditionalLockRelationOid(def->dead_letter, AccessShareLock))
 		return false;
 	/* None: store_dead() will say so. */
-	if (dead && (target = queue_catalog_get(def->dead_letter)) == NULL)
-		return true;
-	queue_ring_load(target->state);
-	active = pg_atomic_read_u32(&target->state->active);
-	return active == QUEUE_NONE ||
-		ConditionalLockRelationOid(queue_segment_at(active)->relid, RowExclusiveLock);
+	target = queue_catalog_get(def->dead_letter);
+	return target == NULL || can_store_in(target);
 }
 
 static bool
@@ -382,10 +394,10 @@ write_slot(uint32 number)
 	if (settling.prior & QUEUE_SLOT_EXPIRED)
 	{
 		failure.death = "expired";
+		failure.expired = true;
 		failure.error = NULL;
 		queue_pending_resettle_last(QUEUE_SETTLE_EXPIRED);
-		/* From a dead-letter queue there is nowhere to go. */
-		if (settling.def->keeps_dead || settling.def->options.on_expiry == QUEUE_EXPIRY_DROP)
+		if (settling.def->options.on_expiry == QUEUE_EXPIRY_DROP)
 		{
 			bool		deleted = queue_settle_delete(&settling);
 

@@ -20,6 +20,7 @@ typedef struct QueueFailure
 	const char *death;			/* reason in queue.death; NULL: not dead */
 	const char *error;			/* NULL: keep the last one */
 	bool		counts;			/* one failure more */
+	bool		expired;		/* the death is that its time to live is over */
 	TimestampTz next;			/* of the retry; DT_NOBEGIN: at once */
 } QueueFailure;
 

@@ -128,6 +128,25 @@ queue_message_check(const QueueMessage *message)
 				 errhint("Store the data elsewhere and enqueue a reference, or raise \"queue.max_message_size\".")));
 }
 
+/*
+ * Whether it is a dead letter, by the header that store_dead() gives. Headers
+ * that are stored compressed or out of line say nothing: the caller may be
+ * where values cannot be fetched.
+ */
+bool
+queue_message_has_died(const QueueMessage *message)
+{
+	bool		isnull;
+	Datum		headers = queue_message_get(message, QUEUE_COLUMN_HEADERS, &isnull);
+	JsonbValue	found;
+
+	if (isnull || VARATT_IS_EXTERNAL(DatumGetPointer(headers)) ||
+		VARATT_IS_COMPRESSED(DatumGetPointer(headers)))
+		return false;
+	return getKeyJsonValueFromContainer(&DatumGetJsonbP(headers)->root, QUEUE_HEADER_DEATH,
+										strlen(QUEUE_HEADER_DEATH), &found) != NULL;
+}
+
 /* Set one of the extension's own headers. */
 void
 queue_message_add_header(QueueMessage *message, const char *name, Jsonb *value)

@@ -33,6 +33,9 @@ typedef enum QueueColumn
 
 #define QUEUE_COLUMNS QUEUE_COLUMN_ERROR
 
+/* The header of a dead letter: how and where it died. */
+#define QUEUE_HEADER_DEATH "queue.death"
+
 /* A message in memory: values by column, in a segment's types. */
 typedef struct QueueMessage
 {
@@ -62,6 +65,7 @@ extern int64 queue_message_id(HeapTuple tuple, TupleDesc desc);
 extern void queue_message_head(QueueMessageHead *head, HeapTuple tuple, TupleDesc desc);
 extern Size queue_message_size(const QueueMessage *message);
 extern void queue_message_check(const QueueMessage *message);
+extern bool queue_message_has_died(const QueueMessage *message);
 extern void queue_message_add_header(QueueMessage *message, const char *name, Jsonb *value);
 extern const char *queue_message_columns_sql(void);
 extern bool queue_message_fits(TupleDesc desc);

@@ -19,8 +19,6 @@ CREATE TABLE queue._queue (
     pause_reason   text,
     created_at     timestamptz NOT NULL
 );
--- who sends its dead messages to a queue: asked when a definition is read
-CREATE INDEX _queue_dead_letter_idx ON queue._queue (dead_letter);
 
 CREATE TABLE queue._segment (
     relation regclass CONSTRAINT _segment_pkey PRIMARY KEY,
