@@ -148,5 +148,27 @@ SELECT cancelled_work();
 SELECT attempt, queue.release(receipt) FROM queue.dequeue('cut', wait => '5 s');
 DO $$ BEGIN PERFORM cancelled_work(); END $$;
 SELECT count(*) FROM queue.dequeue('cut');
+-- nor has anybody seen what a statement took that its own trigger cancels, or
+-- that is cancelled below a savepoint
+SELECT queue.purge('cut', '{"states": ["failed"]}') + queue.purge('cut_dead') AS purged;
+SELECT queue.enqueue('cut', '2') > 0 AS sent;
+CREATE TABLE worked (attempt int);
+CREATE FUNCTION cancels() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_cancel_backend(pg_backend_pid());
+	PERFORM count(*) FROM generate_series(1, 1000000000);
+	RETURN NULL;
+END $$;
+CREATE TRIGGER cancels AFTER INSERT ON worked FOR EACH ROW EXECUTE FUNCTION cancels();
+WITH m AS (SELECT * FROM queue.dequeue('cut')) INSERT INTO worked SELECT attempt FROM m;
+BEGIN;
+SAVEPOINT a;
+SELECT attempt, pg_cancel_backend(pg_backend_pid()), (SELECT count(*) FROM generate_series(attempt, 1000000000)) FROM queue.dequeue('cut', wait => '5 s');
+ROLLBACK TO a;
+SELECT attempt, queue.release(receipt) FROM queue.dequeue('cut', wait => '5 s');
+ROLLBACK;
+SELECT state, failures FROM queues.cut;
+DROP TABLE worked;
+DROP FUNCTION cancels();
 DROP FUNCTION cancelled_work();
 SELECT queue.drop('cut', true);

@@ -119,9 +119,13 @@ bool
 queue_clock_check_step(void)
 {
 	uint64		old = pg_atomic_read_u64(&shared->offset);
-	int64		offset = queue_clock_wall() - queue_clock_now();
+	QueueTime	before = queue_clock_now();
+	int64		offset = queue_clock_wall() - before;
 	int64		moved = offset - (int64) old;
 
+	/* Who was held up between the two reads knows nothing. */
+	if (queue_clock_now() - before > 1000)
+		return false;
 	if (moved > -10000 && moved < 10000)
 		return false;
 	if (!pg_atomic_compare_exchange_u64(&shared->offset, &old, (uint64) offset))

@@ -11,9 +11,6 @@
 #include "access/heapam.h"
 #include "storage/condition_variable.h"
 #include "utils/rel.h"
-#if PG_VERSION_NUM >= 170000
-#include "storage/procnumber.h"
-#endif
 
 /* 18: pg_noreturn replaced pg_attribute_noreturn(). */
 #if PG_VERSION_NUM >= 180000
@@ -151,14 +148,19 @@ queue_compat_may_create_in(Oid namespace)
 #endif
 
 /*
- * 17: a process number became its own type, and ConditionVariableCancelSleep()
- * tells of a signal instead of passing it on. We pass on by ourselves, always.
+ * 17: ConditionVariableCancelSleep() tells of a signal that came meanwhile,
+ * instead of passing it on.
  */
+static inline bool
+queue_compat_cancel_sleep(void)
+{
 #if PG_VERSION_NUM >= 170000
-#define queue_my_proc_number() (MyProcNumber)
+	return ConditionVariableCancelSleep();
 #else
-#define queue_my_proc_number() (MyProc->pgprocno)
+	ConditionVariableCancelSleep();
+	return false;
 #endif
+}
 
 /* 17: wait events of extensions have names. */
 #if PG_VERSION_NUM >= 170000

@@ -45,6 +45,7 @@
 
 static ExecutorStart_hook_type previous_start;
 static ExecutorRun_hook_type previous_run;
+static ExecutorFinish_hook_type previous_finish;
 static ProcessUtility_hook_type previous_utility;
 static object_access_hook_type previous_access;
 
@@ -174,6 +175,28 @@ executor_run(QUEUE_EXECUTOR_RUN_ARGS)
 	}
 	PG_END_TRY();
 	queue_pending_statement_runs(false);
+}
+
+/* AFTER triggers and checks of foreign keys run here: still the same statement. */
+static void
+executor_finish(QueryDesc *queryDesc)
+{
+	queue_pending_statement_finishes(true);
+	PG_TRY();
+	{
+		if (previous_finish)
+			previous_finish(queryDesc);
+		else
+			standard_ExecutorFinish(queryDesc);
+	}
+	PG_CATCH();
+	{
+		queue_pending_statement_finishes(false);
+		queue_pending_statement_failed(geterrcode());
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	queue_pending_statement_finishes(false);
 }
 
 /* ---- object access ---- */
@@ -569,6 +592,8 @@ queue_guard_init(void)
 	ExecutorStart_hook = executor_start;
 	previous_run = ExecutorRun_hook;
 	ExecutorRun_hook = executor_run;
+	previous_finish = ExecutorFinish_hook;
+	ExecutorFinish_hook = executor_finish;
 	previous_utility = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
 	previous_access = object_access_hook;

@@ -179,11 +179,17 @@ pack_due(QueueTime due)
 }
 
 static uint64
-due_of(uint64 word)
+due_in(uint8 epoch, uint64 word)
 {
-	if (((word >> EPOCH_SHIFT) & 0xFF) != queue_clock_epoch())
+	if (((word >> EPOCH_SHIFT) & 0xFF) != epoch)
 		return 0;
 	return word & DUE_MASK;
+}
+
+static uint64
+due_of(uint64 word)
+{
+	return due_in(queue_clock_epoch(), word);
 }
 
 static QueueTime
@@ -205,14 +211,18 @@ make_word(uint64 rest, uint64 due)
 	return make_word_of(queue_clock_epoch(), rest, due);
 }
 
+/* The epoch is read once a try: what was known in the one is not said in the next. */
 static void
 lower_summary(pg_atomic_uint64 *word, uint64 due)
 {
 	uint64		old = pg_atomic_read_u64(word);
+	uint8		epoch;
 
+	do
+		epoch = queue_clock_epoch();
 	while (!pg_atomic_compare_exchange_u64(word, &old,
-										   make_word(old + VERSION_ONE, Min(due_of(old), due))))
-		;
+										   make_word_of(epoch, old + VERSION_ONE,
+														Min(due_in(epoch, old), due))));
 }
 
 static void
@@ -220,9 +230,14 @@ lower_page(MapPage *entry, uint64 due)
 {
 	uint64		old = pg_atomic_read_u64(&entry->word);
 
-	while (due_of(old) > due &&
-		   !pg_atomic_compare_exchange_u64(&entry->word, &old, make_word(old, due)))
-		;
+	for (;;)
+	{
+		uint8		epoch = queue_clock_epoch();
+
+		if (due_in(epoch, old) <= due ||
+			pg_atomic_compare_exchange_u64(&entry->word, &old, make_word_of(epoch, old, due)))
+			break;
+	}
 }
 
 /* ---- blocks ---- */
@@ -715,13 +730,19 @@ void
 queue_map_put(QueueMapHold *hold, QueueTime due)
 {
 	MapPage    *entry = hold->entry;
-	uint64		packed = hold->epoch == queue_clock_epoch() ? pack_due(due) : 0;
+	uint64		packed;
 	uint64		old = pg_atomic_read_u64(&entry->word);
+	uint8		epoch;
 
 	Assert(old & BUSY);
+	do
+	{
+		epoch = queue_clock_epoch();
+		packed = hold->epoch == epoch ? pack_due(due) : 0;
+	}
 	while (!pg_atomic_compare_exchange_u64(&entry->word, &old,
-										   make_word(old & ~(BUSY | WAITED), Min(due_of(old), packed))))
-		;
+										   make_word_of(epoch, old & ~(BUSY | WAITED),
+														Min(due_in(epoch, old), packed))));
 	/* Found due, it cannot have let a summary rise; taken early, it may have. */
 	if (packed < pack_due(hold->was_due))
 	{

@@ -393,6 +393,13 @@ queue_pending_statement_runs(bool runs)
 		running--;
 }
 
+/* The same of its end, where triggers run: nested statements are not outermost. */
+void
+queue_pending_statement_finishes(bool runs)
+{
+	running += runs ? 1 : -1;
+}
+
 /* Told by the executor's hook, which sees the error pass. */
 void
 queue_pending_statement_failed(int sqlstate)
@@ -787,18 +794,25 @@ unpop(const SettledSlot *entry)
 	}
 }
 
-/* Nobody has the receipts of what a call took and did not return. */
+/*
+ * Nobody has the receipts of what a call took and did not return, or of what
+ * the client's statement took that was cancelled below a savepoint.
+ */
 static void
-give_back_unreturned(void)
+give_back_unseen(void)
 {
-	while (taken_count > returned)
+	while (taken_count > 0)
 	{
 		bool		counts = abort_counts(taken_count - 1);
-		TakenSlot  *entry = &taken[--taken_count];
+		TakenSlot  *entry = &taken[taken_count - 1];
 
+		if (taken_count <= returned && counts)
+			break;
+		taken_count--;
 		popped -= entry->pop;
 		queue_lease_taker_aborted(queue_slot(entry->slot), entry->sequence, counts);
 	}
+	returned = Min(returned, taken_count);
 }
 
 static void
@@ -814,7 +828,7 @@ savepoint_aborted(int nest)
 		queue_lease_unsettle(queue_slot(entry->slot), entry->sequence);
 		unpop(entry);
 	}
-	give_back_unreturned();
+	give_back_unseen();
 	/* Rows deleted without a slot are back. */
 	lower_ranges(0);
 	wake_for_undeleted(nest);

@@ -27,6 +27,7 @@ extern void queue_pending_database_dropped(Oid database);
 extern void queue_pending_altered(QueueState *state);
 extern void queue_pending_restored(QueueState *state);
 extern void queue_pending_statement_runs(bool runs);
+extern void queue_pending_statement_finishes(bool runs);
 extern void queue_pending_statement_failed(int sqlstate);
 
 #endif							/* QUEUE_PENDING_H */

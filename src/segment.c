@@ -12,9 +12,9 @@
  *   new tuple. So a segment is proven dead without any lock, page by page, and
  *   under the exclusive lock only the LSNs are compared. That lock is only
  *   ever taken conditionally: nobody queues behind it.
- * - Truncation is logged and flushed by RelationTruncate() before blocks
- *   vanish; commits of the deletes are older in the WAL. A crash before it
- *   leaves dead rows, a crash after it an empty segment.
+ * - Truncation is logged before blocks vanish, and the commits of the deletes
+ *   are flushed before that. A crash before it leaves dead rows, a crash after
+ *   it an empty segment.
  */
 #include "postgres.h"
 
@@ -25,6 +25,8 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
 #include "catalog/heap.h"
 #include "catalog/pg_am.h"
 #include "catalog/storage.h"
@@ -597,12 +599,15 @@ queue_segment_prove_dead(Relation rel, QueueDeadProof *proof)
 	return true;
 }
 
-/* Whether a toast table has anything to be emptied, or was left half way. */
+/*
+ * Whether a toast table has anything to be emptied. The index of an empty
+ * table is its metapage; a longer one points to rows that VACUUM has cut off;
+ * without any it waits to be made anew.
+ */
 static bool
 toast_is_used(Relation toast, bool *half_emptied)
 {
-	bool		has_blocks = RelationGetNumberOfBlocks(toast) > 0;
-	bool		used = has_blocks;
+	bool		used = RelationGetNumberOfBlocks(toast) > 0;
 	List	   *indexes = RelationGetIndexList(toast);
 	ListCell   *cell;
 
@@ -612,13 +617,32 @@ toast_is_used(Relation toast, bool *half_emptied)
 		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
 		BlockNumber blocks = RelationGetNumberOfBlocks(index);
 
-		/* The index of an empty table is its metapage; a longer one points to rows that are gone. */
 		used |= blocks != 1;
-		*half_emptied |= blocks == 0 || (blocks > 1 && !has_blocks);
+		*half_emptied |= blocks == 0;
 		index_close(index, AccessShareLock);
 	}
 	list_free(indexes);
 	return used;
+}
+
+/*
+ * Cut the indexes of a toast table, which is locked exclusively: the mark of
+ * one that is being emptied, until the indexes are made anew.
+ */
+static void
+cut_indexes(Relation toast)
+{
+	List	   *indexes = RelationGetIndexList(toast);
+	ListCell   *cell;
+
+	foreach(cell, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessExclusiveLock);
+
+		RelationTruncate(index, 0);
+		index_close(index, NoLock);
+	}
+	list_free(indexes);
 }
 
 /*
@@ -656,9 +680,28 @@ truncate_toast(Relation rel)
 		return false;
 	toast = table_open(toastrelid, NoLock);
 	if (toast_is_used(toast, &half_emptied))
+	{
+		cut_indexes(toast);
 		heap_truncate_one_rel(toast);
+	}
 	table_close(toast, NoLock);
 	return true;
+}
+
+/*
+ * Have all commits on disk that there are. Between two pages of the WAL the
+ * place of the next record is behind a header that nobody has written yet.
+ */
+static void
+flush_commits(void)
+{
+	XLogRecPtr	end = GetXLogInsertRecPtr();
+	uint64		header = XLogSegmentOffset(end, wal_segment_size) < XLOG_BLCKSZ
+		? SizeOfXLogLongPHD : SizeOfXLogShortPHD;
+
+	if (end % XLOG_BLCKSZ == header)
+		end -= header;
+	XLogFlush(end);
 }
 
 /*
@@ -691,9 +734,11 @@ queue_segment_truncate(QueueSegment *segment, Relation rel, const QueueDeadProof
 			return false;
 	}
 	/*
-	 * The heap comes last. As long as it has rows, dead ones, a segment is not
-	 * taken for empty, whoever dies half way.
+	 * The commits of the deletes, asynchronous ones too, are on disk before
+	 * what they deleted is gone. The heap comes last: as long as it has rows,
+	 * dead ones, a segment is not taken for empty, whoever dies half way.
 	 */
+	flush_commits();
 	if (!truncate_toast(rel))
 		return false;
 	/* First: should it end half way, nobody reads on past the end of the file. */

@@ -52,11 +52,14 @@ static QueueTime keeping;
 
 /*
  * It left for work and has not handed on yet; an abort does that for it. What
- * it was told it hands on once a call, should it find nothing for itself.
+ * it was told and found nothing of it hands on, now and then.
  */
 static QueueState *owes;
-static bool owes_signal;
-static bool handed_on;
+static bool was_told;
+static QueueTime hand_on_at;
+
+/* Between two signals that one hands on who finds nothing, us. */
+#define HAND_ON_PAUSE 50000
 
 static Size
 wakeup_size(void)
@@ -105,7 +108,7 @@ leave(bool pass_on)
 {
 	QueueState *state = sleeping_on;
 
-	ConditionVariableCancelSleep();
+	was_told |= queue_compat_cancel_sleep();
 	stop_keeping();
 	sleeping_on = NULL;
 	pg_atomic_fetch_sub_u32(&state->sleepers, 1);
@@ -136,7 +139,8 @@ keep(QueueState *state, QueueTime due)
 void
 queue_wakeup_begin(void)
 {
-	handed_on = false;
+	was_told = false;
+	hand_on_at = 0;
 }
 
 /*
@@ -193,7 +197,7 @@ queue_wakeup_sleep(QueueState *state, QueueTime deadline, QueueTime not_before, 
 	if (result == QUEUE_WAKEUP_READY)
 	{
 		owes = state;
-		owes_signal = signalled;
+		was_told |= signalled;
 	}
 	leave(result != QUEUE_WAKEUP_READY);
 	return result;
@@ -232,25 +236,28 @@ queue_wakeup_due(QueueState *state, QueueTime due)
 /*
  * Hand on what one who leaves, or has claimed, may have kept from others: the
  * time that somebody must keep, and work that is left. Who found no work was
- * perhaps told of it in place of somebody who can see it, so he gives his
- * signal on; but once a call, else two whose snapshots are too old would keep
+ * perhaps told of it in place of somebody who can see it, so he hands his
+ * signal on; after a pause, else two whose snapshots are too old would keep
  * each other awake.
  */
 void
 queue_wakeup_pass_on(QueueState *state, bool found_work)
 {
-	bool		was_told = owes == state && owes_signal && !handed_on;
+	QueueTime	now = queue_clock_now();
 	QueueTime	due;
 
 	owes = NULL;
 	if (pg_atomic_read_u32(&state->sleepers) == 0)
 		return;
 	due = queue_ring_due(state);
-	if (due > queue_clock_now())
+	if (due > now)
 		queue_wakeup_due(state, due);
-	else if (found_work || was_told)
+	else if (found_work)
+		signal_another(state);
+	else if (was_told && now >= hand_on_at)
 	{
-		handed_on |= !found_work;
+		was_told = false;
+		hand_on_at = now + HAND_ON_PAUSE;
 		signal_another(state);
 	}
 }

@@ -74,6 +74,14 @@ foreach my $case ('index lost, heap empty', 'index lost, dead rows', 'toast lost
 	$node->safe_psql('postgres', "SELECT count(queue.ack(receipt)) FROM queue.dequeue('q', 1000)");
 	check_ok($node);
 }
+# VACUUM cuts a toast table, and leaves its index as long as it was
+$node->safe_psql('postgres', 'SELECT put(3)');
+$node->safe_psql('postgres', "SELECT count(queue.ack(receipt)) FROM queue.dequeue('q', 10)");
+$node->safe_psql('postgres', 'VACUUM');
+check_ok($node);
+$node->restart;
+is($node->safe_psql('postgres', 'SELECT put(3)'), '3', 'large messages are stored after a VACUUM and a restart');
+check_ok($node);
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal|could not read block/, 'nothing crashed, nothing was missed');
 $node->stop;
 done_testing();

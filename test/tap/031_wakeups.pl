@@ -65,6 +65,12 @@ ok(await($node, $sleeping, expected => '2'), 'and one without, behind him');
 $node->safe_psql('postgres', "SELECT queue.enqueue('q', '4')");
 got(4, 'who can see the message gets it');
 $session->quit;
+# and again, now that he sleeps before the other
+$session = start_waiting($work);
+ok(await($node, $sleeping, expected => '2'), 'the next one waits behind him');
+$node->safe_psql('postgres', "SELECT queue.enqueue('q', '41')");
+got(41, 'the second signal is given on too');
+$session->quit;
 $node->safe_psql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Extension' AND backend_type = 'client backend'");
 eval { $old->quit };
 
