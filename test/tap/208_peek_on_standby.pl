@@ -90,7 +90,17 @@ foreach my $feedback (qw(off on))
 	eval { $reader->quit };
 	unlike(slurp_file($standby->logfile), qr/PANIC|TRAP|terminated by signal|could not read block|invalid page/, "feedback $feedback: nothing crashed");
 
+	# a session that reads goes on over the promotion, and may write after it
+	my $session = $standby->background_psql('postgres');
+	$session->query_safe('BEGIN');
+	$session->query_safe('DECLARE c CURSOR FOR SELECT payload FROM queues.long ORDER BY id');
+	is($session->query_safe('FETCH 1 FROM c'), '1', "feedback $feedback: a session reads");
 	$standby->promote;
+	is($session->query_safe('FETCH 1 FROM c'), '2', "feedback $feedback: and reads on");
+	$session->query_safe('COMMIT');
+	is($session->query_safe("SELECT payload, queue.ack(receipt) FROM queue.dequeue('long')"), '1|', "feedback $feedback: and works, promoted");
+	is($session->query_safe("SELECT queue.enqueue('long', '0') > 3000"), 't', "feedback $feedback: and sends");
+	$session->quit;
 	ledger_ok($standby, "feedback $feedback, promoted");
 	check_ok($standby);
 	drain_ok($standby, "feedback $feedback, promoted");
