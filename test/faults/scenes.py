@@ -334,6 +334,26 @@ class DequeueExpired(Scene):
         return [row for row in rows if not row.endswith(".x")]
 
 
+class DequeueLast(Scene):
+    """An error after the claim is the message's only attempt; a cancel or an end is none."""
+    name = "dequeue, last attempt"
+    queues = MORTAL
+    messages = ("a",)
+
+    def statements(self, stage):
+        yield "SELECT * FROM queue.dequeue('mortal')",
+
+    def expected(self, stage, done):
+        return [[], ["a"]]
+
+    def facts(self, stage, done):
+        stage.until("what cools to be written", lambda: not stage.helper(
+            "SELECT 1 FROM queue.leases WHERE state IN ('cooling', 'dead')"))
+        found = stage.rows("mortal") + stage.rows("mortal_dead")
+        if found != [stage.tag("a")]:
+            raise Failure("the two queues have %s" % found)
+
+
 class Pop(Scene):
     name = "pop"
     messages = ("a", "b")
@@ -927,6 +947,17 @@ class DropDatabase(Scene):
         pass
 
 
+class DropExtension(Scene):
+    name = "DROP EXTENSION, rolled back"
+    messages = ("a", "b")
+    leased = True
+
+    def play(self, stage):
+        stage.subject("BEGIN")
+        stage.subject("DROP EXTENSION queue CASCADE")
+        stage.subject("ROLLBACK")
+
+
 class Refused(Scene):
     """What raises an error by itself; another error may come before it."""
     name = "refusals"
@@ -991,11 +1022,11 @@ class Many(Scene):
 SESSIONS = [
     Enqueue, EnqueueFresh, EnqueueForgotten, EnqueueOptions, EnqueueBatch, EnqueueBytes, EnqueueToast, Insert, Copy, Restore,
     RollOver, Dequeue, DequeueFresh, DequeueForgotten, DequeueAlone, DequeueToast, DequeueSegments, DequeueEmpty,
-    DequeueExpiredLease, DequeueCooling, DequeueExpired, Pop, RolledBack, Wait, WaitReady, WaitPaused,
+    DequeueExpiredLease, DequeueCooling, DequeueExpired, DequeueLast, Pop, RolledBack, Wait, WaitReady, WaitPaused,
     Ack, AckFresh, AckBatch, TryAck, AckToast, Nack, NackToast, NackBatch, NackDead, Reject, RejectAgain,
     Release, Extend, ExtendLate, Cancel, Delete, Purge, PurgeLeased, PurgeToast, Peek, Watch,
     Savepoints, Caught, Prepared, PreparedBack, Sundry,
-    Create, CreateUsed, CreateCaught, Drop, DropEmpty, Alter, Resume, Commands, Refused, Many, Database, DropDatabase]
+    Create, CreateUsed, CreateCaught, Drop, DropEmpty, Alter, Resume, Commands, Refused, Many, Database, DropDatabase, DropExtension]
 
 
 # ----- the worker's part
