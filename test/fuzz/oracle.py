@@ -85,7 +85,8 @@ class Log:
                 if not re.search(r'background worker "(queue|parallel).*exited with exit code 1', line):
                     found.append(line)
             elif re.search(r"\[\d+\] queue \w+: (ERROR|FATAL): ", line):
-                if "due to administrator command" not in line:
+                # The other two are limits, which -c may have set low.
+                if not re.search(r"due to administrator command|too many queues are in use|too many queue segments are in use", line):
                     found.append("of a background process: " + plain)
             elif "WARNING: " in line:
                 hostile = re.search(r"hostile function ran as (\w+) for (\w+)", line)
