@@ -21,7 +21,7 @@ class Row:
 
 @dataclass
 class Goal:
-    """ours compared with factor x theirs + more; without theirs, with factor itself.
+    """ours compared with factor x theirs + more; without theirs, with factor itself; a factor of 0: never any.
 
     ours and theirs are (contender, metric). Pairs of one repetition are
     compared, since what else the machine does hits both alike.
@@ -49,6 +49,8 @@ class Verdict:
 
     @property
     def met(self):
+        if not self.goal.factor:
+            return max(self.scores) == 0
         if self.goal.relation == ">=":
             return median(self.scores) >= 1
         return median(self.scores) <= 1
@@ -87,7 +89,7 @@ class Results:
         for repetition in sorted(set(ours) & set(theirs)):
             limit = goal.factor * theirs[repetition] + goal.more
             verdict.ratios.append(ours[repetition] / theirs[repetition])
-            verdict.scores.append(ours[repetition] / limit)
+            verdict.scores.append(ours[repetition] / limit if limit else ours[repetition])
         return verdict
 
 
