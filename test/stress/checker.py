@@ -1,6 +1,7 @@
 """
 checker.py
-	The laws, and one pass over a history that looks for what breaks them.
+	The laws, and one pass over the facts of a history that looks for what
+	breaks them.
 
 Every judgement errs on the side of the engine: where a reply was lost or two
 operations overlapped, each order that may have been is allowed. What remains
@@ -9,11 +10,7 @@ is a violation, with the message it is about.
 
 import collections
 
-# One machine, one clock; the server rounds to microseconds.
-MARGIN = 0.002
-
-# A client that was killed leaves its last statement running for so long at most.
-LONGEST_STATEMENT = 10.0
+from facts import ABORT, COMMIT, INFINITY, LONGEST_STATEMENT, MARGIN, PROVOKED, UNKNOWN, Facts
 
 LAWS = {
     "lost": "a committed enqueue ends as acked, dead, expired, cancelled, purged or still there",
@@ -26,9 +23,15 @@ LAWS = {
     "wrong queue": "a message is delivered by the queue it was put into",
     "overlap": "a message has one valid receipt at a time",
     "fencing": "a receipt is void once the message was delivered again",
+    "forged": "a receipt that nobody was given settles nothing",
     "crash": "a receipt is void after a crash of the server",
+    "again": "after a crash no more is delivered again than was leased",
+    "charged": "a crash counts no failure, and forgets none that had committed",
+    "durable": "a commit that was confirmed is there, also after a crash and a failover",
+    "suffix": "what a crash may undo are the last transactions, each as a whole",
     "acked again": "what was acked and committed is never delivered again",
     "settled twice": "a message is acked once",
+    "revived": "what the dead-letter queue has delivered is not delivered by its queue any more",
     "limit": "no delivery beyond max_attempts",
     "uncounted": "a delivery after a failure counts it, one after a release counts none",
     "early": "nothing is delivered before its delay is over",
@@ -36,6 +39,10 @@ LAWS = {
     "death": "the header queue.death tells why, and the limit was reached",
     "purge": "purge returns how many messages it removed",
     "empty": "a dequeue does not come back empty-handed while a message waits",
+    "asleep": "a wait does not end in vain while a message waits",
+    "paused": "a paused queue delivers nothing and takes nothing",
+    "peek": "the view shows what is there, once: nothing rolled back, nothing acked, and all that stays",
+    "drain": "what is there can be dequeued and acked while the disk is full",
     "stuck": "what is in the queue can be dequeued once nobody holds it",
     "hidden": "what can be dequeued is shown by the view",
     "counter": "counters equal a recount",
@@ -47,350 +54,43 @@ LAWS = {
     "log": "the server's log has no crash and the worker no error",
 }
 
-# Lost leases, cancels, terminations, conflicts of snapshots, aborted transactions.
-PROVOKED = {"QU001", "57014", "57P01", "57P02", "57P03", "40001", "25P02", "08006", "08003"}
 
-COMMIT, ABORT, UNKNOWN = "commit", "abort", "unknown"
-INFINITY = float("inf")
-
-Violation = collections.namedtuple("Violation", "law text tag")
-
-
-class Op:
-    """An operation with its reply and its fate."""
-
-    def __init__(self, record):
-        self.record = record
-        self.x = record.get("x")
-        self.t0 = record["t0"]
-        self.reply = None
-        self.error = None
-        self.undone = None
-        self.t1 = None
-        # Set by settle_fates: outcome, and when it began and ended to take effect.
-        self.fate = UNKNOWN
-        self.begun = self.t0
-        self.ended = INFINITY
-        self.prepared = False
-
-
-class Transaction:
-    def __init__(self):
-        self.how = None             # what the client was about to do
-        self.t0 = None
-        self.done = None            # what the server said it did
-        self.t1 = None
-        self.gid = None
-        self.began = 0.0
-        self.last = 0.0             # last sign of life
-        self.faults = []            # when statements failed
-        self.undos = []             # when savepoints were rolled back
-
-    def aborted(self):
-        """The earliest moment at which its abort may have begun."""
-        undone = max(self.undos, default=0.0)
-        return min([self.last] + [fault for fault in self.faults if fault >= undone])
-
-
-class Message:
-    def __init__(self, tag, op, spec):
-        self.tag = tag
-        self.op = op
-        self.spec = spec
-        self.deliveries = []
-        self.acks = []              # ops that acked, popped
-        self.cancels = []
-        self.touches = []           # tries to cancel it
-        self.rejects = []
-        self.present = []           # rows of the queue at the end
-        self.dead = []              # rows of the dead-letter queue
-        self.ids = set()
-
-
-class Delivery:
-    def __init__(self, op, row, message):
-        self.op = op
-        self.message = message
-        (self.id, self.tag, self.sum, self.receipt, self.attempt, self.until,
-         self.expires, self.key) = row
-        self.t0 = op.t0
-        self.t1 = op.t1
-        self.granted = self.until - op.record["lease"]
-        self.kept = op.fate == COMMIT
-        self.extends = []           # (t0, t1, until or None)
-        self.ends = []              # the earliest moments at which it may have ended
-        self.settles = []           # (op, status)
-
-
-class Checker:
-    def __init__(self, records):
-        self.violations = []
-        self.ops = {}
-        self.transactions = collections.defaultdict(Transaction)
-        self.resolutions = {}
-        self.crashes = []
-        self.odd = []
-        self.final = {}
-        self.messages = {}
-        self.receipts = {}
-        self.ids = {}
-        self.lost_dequeues = collections.defaultdict(list)
-        self.counts = collections.Counter()
-        self.read(records)
-
+class Checker(Facts):
     def violate(self, law, text, tag=None):
         assert law in LAWS, law
-        self.violations.append(Violation(law, text, tag))
-
-    # ----- reading
-
-    def read(self, records):
-        replies = []
-        for record in records:
-            kind = record["k"]
-            if kind in ("enqueue", "dequeue", "settle", "cancel", "purge"):
-                self.ops[record["op"]] = Op(record)
-            elif kind in ("reply", "error", "undo"):
-                replies.append(record)
-            elif kind == "begin":
-                self.transactions[record["x"]].last = record["t"]
-                self.transactions[record["x"]].began = record["t"]
-            elif kind == "end":
-                transaction = self.transactions[record["x"]]
-                transaction.how, transaction.t0 = record["how"], record["t0"]
-                transaction.gid = record.get("gid")
-            elif kind == "ended":
-                transaction = self.transactions[record["x"]]
-                transaction.done, transaction.t1 = record["how"], record["t1"]
-            elif kind == "fault":
-                self.transactions[record["x"]].faults.append(record["t0"])
-            elif kind in ("resolve", "resolved"):
-                self.resolutions.setdefault(record["gid"], ([], []))[kind == "resolved"].append(record)
-            elif kind == "crash":
-                self.crashes.append(record)
-            elif kind == "slow":
-                self.violate("slow", "%s took %.1f s" % (record["text"], record["seconds"]))
-            elif kind == "odd":
-                self.odd.append(record)
-            elif kind == "final":
-                self.final = record
-        for record in replies:
-            if record["k"] == "undo":
-                transaction = self.transactions[record["x"]]
-                transaction.undos.append(record["t0"])
-                for name in record["ops"]:
-                    op = self.ops[name]
-                    op.undone = min([record["t0"]] + [fault for fault in transaction.faults
-                                                      if op.t0 <= fault <= record["t0"]])
-                continue
-            op = self.ops[record["op"]]
-            op.t1 = record["t1"]
-            if record["k"] == "reply":
-                op.reply = record
-            else:
-                op.error = record
-            # Who finds the connection gone does not know since when.
-            if op.x and not (op.error and op.error["code"].startswith(("57P", "08"))):
-                transaction = self.transactions[op.x]
-                transaction.last = max(transaction.last, op.t1)
-        self.crashes.sort(key=lambda crash: crash["t0"])
-
-    def transaction_fate(self, transaction, name):
-        """Outcome, when it began to take effect, when it surely had, prepared."""
-        marked = name in self.marks
-        if transaction.how is None:
-            return ABORT, transaction.aborted(), INFINITY, False
-        if transaction.how == "abort":
-            return ABORT, transaction.aborted(), transaction.t1 or INFINITY, False
-        if transaction.how == "commit":
-            if transaction.done:
-                fate = COMMIT if transaction.done == "commit" else ABORT
-                return fate, transaction.t0, transaction.t1, False
-            return (COMMIT if marked else ABORT), transaction.t0, INFINITY, False
-        # Prepared. Two may have tried to resolve it; only one was told that it did.
-        tried, resolved = self.resolutions.get(transaction.gid, ([], []))
-        ended = resolved[0]["t1"] if resolved else INFINITY
-        if not marked:
-            return ABORT, transaction.t0, ended, True
-        begun = min([record["t0"] for record in tried if record["how"] == "commit"], default=transaction.t0)
-        return COMMIT, begun, ended, True
-
-    def settle_fates(self):
-        for op in self.ops.values():
-            if op.x is None:
-                if op.reply:
-                    op.fate, op.ended = COMMIT, op.t1
-                elif op.error and not op.error["code"].startswith(("57", "08")):
-                    op.fate = ABORT
-            elif op.error or not op.reply:
-                op.fate = ABORT
-                op.begun = op.t0
-            elif op.undone:
-                op.fate = ABORT
-                op.begun = op.undone
-            else:
-                op.fate, op.begun, op.ended, op.prepared = \
-                    self.transaction_fate(self.transactions[op.x], op.x)
-            if op.error and op.error["code"] not in PROVOKED and \
-                    op.error["code"] not in self.final.get("allowed", ()):
-                self.violate("error", "%s: %s %s" % (
-                    op.record["k"] + " " + op.record.get("how", ""), op.error["code"], op.error["text"]))
-
-    # ----- gathering by message
-
-    def gather(self):
-        for op in self.ops.values():
-            if op.record["k"] == "enqueue":
-                for position, spec in enumerate(op.record["m"]):
-                    message = Message(spec["tag"], op, spec)
-                    self.messages[spec["tag"]] = message
-                    if op.reply and op.reply.get("ids"):
-                        self.meet(message, op.reply["ids"][position])
-                self.counts["enqueued, " + op.fate] += len(op.record["m"])
-        for op in self.ops.values():
-            if op.record["k"] == "dequeue":
-                self.gather_deliveries(op)
-        for op in self.ops.values():
-            if op.record["k"] == "settle":
-                self.gather_settles(op)
-            elif op.record["k"] == "cancel":
-                for tag in op.record["tags"]:
-                    if tag in self.messages:
-                        self.messages[tag].touches.append(op)
-                if op.fate != ABORT:
-                    self.gather_cancels(op)
-        for queue, found in self.final.get("queues", {}).items():
-            self.gather_present(queue, found)
-
-    def meet(self, message, number):
-        # What was rolled back by a crash may have left its number to another.
-        if message.op.fate == ABORT:
-            return
-        message.ids.add(number)
-        other = self.ids.setdefault(number, message)
-        if other is not message:
-            self.violate("identity", "id %d is also that of %s" % (number, other.tag), message.tag)
-        if len(message.ids) > 1:
-            self.violate("identity", "has the ids %s" % sorted(message.ids), message.tag)
-
-    def known(self, tag, where):
-        message = self.messages.get(tag)
-        if message is None:
-            self.violate("phantom", "%s: nobody enqueued it" % where, tag)
-        return message
-
-    def gather_deliveries(self, op):
-        if not op.reply:
-            self.lost_dequeues[op.record["q"]].append(op)
-            return
-        for row in op.reply["rows"]:
-            message = self.known(row[1], "delivered")
-            if message is None:
-                continue
-            delivery = Delivery(op, row, message)
-            message.deliveries.append(delivery)
-            self.meet(message, delivery.id)
-            self.counts["delivered"] += 1
-            if op.undone and not op.record.get("pop"):
-                # A savepoint's rollback leaves the lease with the transaction.
-                fate, begun = self.transaction_fate(self.transactions[op.x], op.x)[:2]
-                delivery.kept = fate == COMMIT
-                if fate != COMMIT:
-                    delivery.ends.append(begun)
-            elif op.fate != COMMIT:
-                delivery.ends.append(op.begun)
-            for crash in self.crashes:
-                if crash["t1"] > delivery.t0:
-                    delivery.ends.append(crash["t0"])
-            if op.record.get("pop"):
-                delivery.settles.append((op, "acked"))
-                delivery.ends.append(op.begun)
-                if op.fate != ABORT:
-                    message.acks.append(op)
-            else:
-                self.receipts[delivery.receipt] = delivery
-        if op.record.get("pop"):
-            self.counts["popped, " + op.fate] += len(op.reply["rows"])
-
-    def gather_settles(self, op):
-        how = op.record["how"]
-        statuses = op.reply["status"] if op.reply else [None] * len(op.record["receipts"])
-        for receipt, status in zip(op.record["receipts"], statuses):
-            delivery = self.receipts.get(receipt)
-            if delivery is None:
-                continue
-            self.counts["%s, %s" % (how, status if status else "error" if op.error else "unknown")] += 1
-            if status in ("lost", "invalid", "denied", "already_acked"):
-                continue
-            # Cut off or cancelled, what acts at once may have acted.
-            if op.error and not op.error["code"].startswith(("57", "08")):
-                continue
-            delivery.settles.append((op, status))
-            if how == "extend":
-                until = op.reply["until"] if op.reply else None
-                delivery.extends.append((op.t0, op.t1 or INFINITY, until))
-            elif how == "release":
-                delivery.ends.append(op.t0)
-            elif op.fate != ABORT:
-                delivery.ends.append(op.begun)
-                if how in ("ack", "ack_batch", "try_ack"):
-                    delivery.message.acks.append(op)
-                elif how == "reject":
-                    delivery.message.rejects.append(op)
-
-    def gather_cancels(self, op):
-        tags = dict(zip(op.record["ids"], op.record["tags"]))
-        for number in op.reply["ids"] if op.reply else op.record["ids"]:
-            message = self.known(tags[number], "in the view")
-            if message is not None:
-                self.meet(message, number)
-                message.cancels.append(op)
-        if op.reply:
-            self.counts["cancelled, " + op.fate] += len(op.reply["ids"])
-
-    def gather_present(self, queue, found):
-        for where, rows in (("present", found["rows"]), ("dead", found["dead"])):
-            for row in rows:
-                message = self.known(row["tag"], "in the queue at the end")
-                if message is None:
-                    continue
-                self.meet(message, row["id"])
-                getattr(message, where).append(row)
-                if message.op.record["q"] != queue:
-                    self.violate("wrong queue", "is in %s" % queue, message.tag)
-                self.check_content(message, row["sum"], row["key"])
+        super().violate(law, text, tag)
 
     # ----- judging
 
     def check(self):
-        self.marks = set(self.final.get("marks", ()))
         self.settle_fates()
         self.gather()
+        self.find_pauses()
         absent = collections.Counter()
         self.gone = []              # without any fate that the clients know of
+        self.leased = collections.Counter()     # by the place of the crash
+        self.again = collections.Counter()
+        # Statements of clients that were killed last longer on a clock that is moved.
+        self.longest = LONGEST_STATEMENT + (60.0 if self.clock.moves else 0.0)
         for message in self.messages.values():
-            message.deliveries.sort(key=lambda delivery: (delivery.granted, delivery.t1))
-            self.check_fate(message, absent)
-            for delivery in message.deliveries:
-                self.check_delivery(message, delivery)
-            self.check_pairs(message)
-            self.check_acks(message)
+            for stage in (message, message.letter) if message.letter else (message,):
+                stage.deliveries.sort(key=lambda delivery: (delivery.granted, delivery.t1))
+                self.check_fate(stage, absent)
+                for delivery in stage.deliveries:
+                    self.check_delivery(stage, delivery)
+                self.check_pairs(stage)
+                self.check_acks(stage)
+                self.check_crossings(stage)
+            self.check_revived(message)
+        self.check_errors()
+        self.check_crashes()
         self.check_gone()
-        self.check_empty()
+        self.check_waiting()
+        self.check_pauses()
+        self.check_peeks()
         self.check_purges(absent)
         self.check_final()
         return self.violations
-
-    def options(self, message):
-        return self.final["options"][message.op.record["q"]]
-
-    def limit(self, message):
-        own = message.op.record.get("max")
-        return own if own is not None else self.options(message)["max_attempts"]
-
-    def time_to_live(self, message):
-        own = message.op.record.get("ttl")
-        return own if own is not None else self.options(message).get("ttl")
 
     def check_fate(self, message, absent):
         certain = []
@@ -399,9 +99,15 @@ class Checker:
             (certain if op.fate == COMMIT else possible).append("acked")
         for op in message.cancels:
             (certain if op.fate == COMMIT and op.reply else possible).append("cancelled")
-        certain += ["dead"] * len(message.dead) + ["still there"] * len(message.present)
+        dead = len(message.dead)
+        if message.letter and not dead:
+            if not self.undone(message.letter) or any(op.fate == COMMIT for op in message.letter.acks):
+                dead = 1
+            else:
+                possible.append("dead")
+        certain += ["dead"] * dead + ["still there"] * len(message.present)
         if message.op.fate == ABORT:
-            if certain or message.deliveries:
+            if certain or not self.undone(message):
                 self.violate("phantom", "its transaction was rolled back, and it was seen (%s)"
                              % (", ".join(certain) or "delivered"), message.tag)
             return
@@ -415,7 +121,7 @@ class Checker:
         if certain:
             self.counts["fate: " + certain[0]] += 1
             return
-        if message.op.fate == UNKNOWN and not message.deliveries:
+        if (message.op.fate == UNKNOWN or message.is_letter) and self.undone(message):
             self.counts["fate: never was, or not known"] += 1
             return
         if self.time_to_live(message) and self.options(message)["on_expiry"] == "drop":
@@ -429,10 +135,24 @@ class Checker:
         else:
             self.counts["fate: " + possible[0]] += 1
 
-    def check_content(self, message, checksum, key):
-        if checksum != message.spec["sum"] or key != message.spec["key"]:
-            self.violate("content", "sum %s key %s, not sum %s key %s" % (
-                checksum, key, message.spec["sum"], message.spec["key"]), message.tag)
+    def undone(self, message):
+        """Whether it was never seen, or a crash may have undone what stored it since."""
+        if message.is_letter:
+            crash = max((crash["cut"] for crash in self.crashes if crash.get("lossy")), default=0.0)
+        else:
+            crash = message.op.undone_by["cut"] if message.op.undone_by else 0.0
+        return all(delivery.t0 < crash for delivery in message.deliveries)
+
+    def check_revived(self, message):
+        if message.letter is None:
+            return
+        for letter in message.letter.deliveries:
+            for delivery in message.deliveries:
+                if delivery.granted > letter.t1 + MARGIN and not any(
+                        crash.get("lossy") and letter.t0 < crash["t1"] < delivery.t1 for crash in self.crashes):
+                    self.violate("revived", "delivered by %s as a dead letter, by %s %.3f s later" % (
+                        letter.op.record["op"], delivery.op.record["op"], delivery.granted - letter.t1), message.tag)
+                    return
 
     def check_delivery(self, message, delivery):
         self.check_content(message, delivery.sum, delivery.key)
@@ -442,8 +162,11 @@ class Checker:
         if delivery.t1 < enqueue.begun - MARGIN:
             self.violate("dirty", "delivered %.3f s before the commit" % (enqueue.begun - delivery.t1), message.tag)
         delay = enqueue.record.get("delay")
-        if delay and delivery.t1 < enqueue.t0 + delay - MARGIN:
+        if delay and delivery.t1 + self.clock.wall_gain(enqueue.t0, delivery.t1) < enqueue.t0 + delay - MARGIN:
             self.violate("early", "delay %.3f s, delivered after %.3f s" % (delay, delivery.t1 - enqueue.t0), message.tag)
+        at = enqueue.record.get("at")
+        if at and delivery.t1 + self.clock.wall_gain(0.0, delivery.t1) < at - MARGIN:
+            self.violate("early", "delivered %.3f s before deliver_at" % (at - delivery.t1), message.tag)
         if delivery.expires is not None and delivery.granted > delivery.expires + MARGIN:
             self.violate("expired", "%.3f s after it expired" % (delivery.granted - delivery.expires), message.tag)
         limit = self.limit(message)
@@ -455,21 +178,6 @@ class Checker:
                     if delivery.t1 < crash["t0"] and op.t0 > crash["t1"]:
                         self.violate("crash", "%s succeeded after a crash" % op.record.get("how"), message.tag)
                         break
-
-    def deadline(self, delivery, moment):
-        """The earliest deadline that the lease may have had at this moment."""
-        sure = delivery.until
-        maybe = []
-        for t0, t1, until in sorted(delivery.extends, key=lambda extend: extend[0]):
-            if t1 < moment and until is not None:
-                sure = until
-                maybe = []
-            elif t0 <= moment:
-                maybe.append(until if until is not None else sure)
-        return min([sure] + maybe)
-
-    def between_crash(self, first, second):
-        return any(crash["t1"] > first.t0 and crash["t0"] < second.t1 for crash in self.crashes)
 
     def check_pairs(self, message):
         deliveries = message.deliveries
@@ -487,6 +195,8 @@ class Checker:
                     self.check_retry(message, first, second)
 
     def check_overlap(self, message, first, second):
+        if first.unclear or second.unclear:
+            return
         ended = min(first.ends, default=INFINITY)
         second_ended = min(second.ends + [second.until])
         if (self.deadline(first, second.granted) > second.granted + MARGIN and
@@ -502,7 +212,7 @@ class Checker:
 
     def check_attempts(self, message, first, second):
         lost = sum(1 for op in self.lost_dequeues[message.op.record["q"]]
-                   if op.t0 < second.t1 and (op.t1 or op.t0 + LONGEST_STATEMENT) > first.t0)
+                   if op.t0 < second.t1 and (op.t1 or op.t0 + self.longest) > first.t0)
         released = [op for op, status in first.settles if op.record.get("how") == "release"]
         least = first.attempt if released else first.attempt + 1
         most = first.attempt + 1 + lost
@@ -523,7 +233,7 @@ class Checker:
             if op.record["how"] == "release" and (
                     op.t1 > self.deadline(first, op.t1) - MARGIN or not first.kept):
                 continue
-            if second.t1 < op.t0 + delay - MARGIN:
+            if second.t1 + self.clock.wall_gain(op.t0, second.t1) < op.t0 + delay - MARGIN:
                 self.violate("early", "%s with a delay of %.3f s, delivered after %.3f s" % (
                     op.record["how"], delay, second.t1 - op.t0), message.tag)
 
@@ -537,14 +247,97 @@ class Checker:
                         ack.record["op"], delivery.op.record["op"], delivery.granted - ack.t1), message.tag)
                     break
 
+    # ----- crashes
+
+    def check_crossings(self, message):
+        """What was delivered before a crash, and what of it after."""
+        for place, crash in enumerate(self.crashes):
+            before = [delivery for delivery in message.deliveries if delivery.t1 < crash["t0"]]
+            if not before:
+                continue
+            # The last in time; of two that cannot be told apart either.
+            first = before[-1]
+            after = [delivery for delivery in message.deliveries if delivery.t0 > crash["t1"]]
+            between = [delivery for delivery in message.deliveries
+                       if delivery.t0 <= crash["t1"] and delivery.t1 >= crash["t0"]]
+            second = after[0] if after and not between else None
+            maybe, surely = self.lease_at(first, crash)
+            self.leased[place] += maybe or bool(between)
+            if second is None or any(other["t0"] > crash["t1"] and other["t0"] < second.t1 for other in self.crashes):
+                continue
+            # What a dequeue without an answer took before the crash is nobody's after it.
+            if any(crash["t0"] < op.t0 < second.t1 for op in self.lost_dequeues[message.op.record["q"]]):
+                continue
+            self.check_crossing(message, place, first, second, surely)
+
+    @staticmethod
+    def surely_ended(delivery, crash):
+        """What had ended the lease for sure when the crash began."""
+        for op, status in delivery.settles:
+            how = op.record.get("how", "pop")
+            if op.ended < crash["t0"] and op.fate == COMMIT and not op.prepared and status is not None:
+                if how == "release" or how != "extend":
+                    return how, op
+        return None, None
+
+    def lease_at(self, delivery, crash):
+        """Whether the lease may have been held when the server crashed, and whether it surely was."""
+        how, _ = self.surely_ended(delivery, crash)
+        aborted = not delivery.kept and delivery.op.fate == ABORT and delivery.op.ended < crash["t0"]
+        latest = max([delivery.until] + [INFINITY for _ in delivery.extends] + [INFINITY] * delivery.unclear)
+        maybe = how is None and not aborted and latest > crash["t0"] - MARGIN
+        ends = [end for end in delivery.ends if end < crash["t0"]]
+        surely = (maybe and delivery.kept and not ends and not delivery.unclear and
+                  self.deadline(delivery, crash["t1"]) > crash["t1"] + MARGIN and
+                  not any(op.record.get("how") != "extend" for op, _ in delivery.settles))
+        return maybe, surely
+
+    def check_crossing(self, message, place, first, second, surely):
+        how, op = self.surely_ended(first, self.crashes[place])
+        crash = self.crashes[place]
+        if surely and second.attempt > first.attempt:
+            self.violate("charged", "attempt %d when the server crashed, attempt %d after it (ops %s and %s)" % (
+                first.attempt, second.attempt, first.op.record["op"], second.op.record["op"]), message.tag)
+        if how == "nack" and not crash.get("lossy") and second.attempt <= first.attempt:
+            self.violate("charged", "attempt %d was nacked by %s before the crash, and comes as attempt %d after it" % (
+                first.attempt, op.record["op"], second.attempt), message.tag)
+        failed = not first.kept or self.deadline(first, crash["t0"]) < crash["t0"] + MARGIN
+        if second.attempt <= first.attempt and how not in ("nack", "release", "reject") and (how or not failed):
+            self.again[place] += 1
+
+    def check_crashes(self):
+        for place, crash in enumerate(self.crashes):
+            self.counts["crashes"] += 1
+            asked = sum(op.record.get("most", 40) for ops in self.lost_dequeues.values() for op in ops
+                        if op.t0 < crash["t1"] and (op.t1 or op.t0 + self.longest) > crash["t0"])
+            self.counts["leased at a crash"] += self.leased[place]
+            self.counts["delivered again after a crash"] += self.again[place]
+            if not crash.get("lossy") and self.again[place] > self.leased[place] + asked:
+                self.violate("again", "after the crash at %.3f %d were delivered again, %d were leased, %d more may have been"
+                             % (crash["t0"], self.again[place], self.leased[place], asked))
+
+    def check_errors(self):
+        allowed = PROVOKED | set(self.final.get("allowed", ()))
+        for op in self.ops.values():
+            if op.error is None:
+                continue
+            code = op.error["code"]
+            fine = code in allowed or code == "QU002" and op.record["k"] == "enqueue" and self.maybe_paused(op)
+            # A dequeue changes no row, so there is nothing to be in conflict about.
+            if code == "40001" and op.record["k"] == "dequeue" and not op.record.get("pop"):
+                fine = False
+            if not fine:
+                self.violate("error", "%s: %s %s" % (
+                    op.record["k"] + " " + op.record.get("how", ""), code, op.error["text"]))
+
     def check_gone(self):
         """A pop without an answer took some that nobody can name, and not more than it asked for."""
         room = {op.record["op"]: op.record.get("most", 40)
                 for ops in self.lost_dequeues.values() for op in ops
-                if op.record.get("pop") and op.fate == UNKNOWN}
+                if op.record.get("pop") and op.fate != ABORT}
         for message in sorted(self.gone, key=self.last_seen):
             for op in self.lost_dequeues[message.op.record["q"]]:
-                ended = op.t1 or op.t0 + LONGEST_STATEMENT
+                ended = op.t1 or op.t0 + self.longest
                 if room.get(op.record["op"]) and ended > self.last_seen(message):
                     room[op.record["op"]] -= 1
                     self.counts["fate: popped without an answer"] += 1
@@ -555,37 +348,124 @@ class Checker:
     def last_seen(self, message):
         return max([message.op.begun] + [delivery.granted for delivery in message.deliveries])
 
-    def check_empty(self):
+    # ----- answers while something waits
+
+    def check_waiting(self):
         """Only what nobody touched yet counts as waiting, and only by those who could see it."""
         waiting = collections.defaultdict(list)
         for message in self.messages.values():
             op = message.op
             if op.fate != COMMIT or op.ended == INFINITY or op.prepared or op.record.get("delay") or \
-                    self.time_to_live(message) or self.options(message)["purged"]:
+                    op.record.get("at") or self.time_to_live(message) or self.options(message)["purged"] or \
+                    self.options(message).get("paused"):
                 continue
             touched = [delivery.t0 for delivery in message.deliveries] + [cancel.t0 for cancel in message.touches]
             waiting[op.record["q"]].append((op.ended, min(touched, default=INFINITY), message))
-        for queue, messages in waiting.items():
+        for messages in waiting.values():
             messages.sort(key=lambda entry: entry[0])
-            lost = [(op.t0, (op.t1 or op.t0 + LONGEST_STATEMENT) + LONGEST_STATEMENT)
-                    for op in self.lost_dequeues[queue]]
-            for op in self.ops.values():
-                if op.record["k"] == "dequeue" and op.record["q"] == queue and op.reply and not op.reply["rows"]:
-                    self.check_empty_answer(op, messages, lost)
+        lost = {queue: [(op.t0, (op.t1 or op.t0 + self.longest) + self.longest) for op in ops]
+                for queue, ops in self.lost_dequeues.items()}
+        for op in self.ops.values():
+            kind, queue = op.record["k"], op.record.get("q")
+            if not op.reply or queue not in waiting:
+                continue
+            if kind == "dequeue" and not op.reply["rows"]:
+                self.check_vain(op, "empty", waiting[queue], lost.get(queue, ()))
+            elif kind == "wait" and not op.reply["ready"]:
+                self.check_vain(op, "asleep", waiting[queue], lost.get(queue, ()))
 
-    def check_empty_answer(self, op, messages, lost):
+    def check_vain(self, op, law, messages, lost):
         # What a dequeue without an answer took, nobody knows.
         if any(t0 < op.t1 and t1 > op.t0 for t0, t1 in lost):
             return
-        self.counts["empty answers judged"] += 1
+        self.counts["empty answers judged"] += law == "empty"
+        self.counts["waits in vain judged"] += law == "asleep"
         seen = self.transactions[op.x].began if op.x else op.t0
         for ended, touched, message in messages:
             if ended > seen - MARGIN:
                 break
             if touched > op.t1 + MARGIN:
-                self.violate("empty", "%s was told that nothing is there, %.3f s after the commit" % (
+                self.violate(law, "%s was told that nothing is there, %.3f s after the commit" % (
                     op.record["op"], op.t0 - ended), message.tag)
                 return
+
+    # ----- pauses
+
+    def find_pauses(self):
+        """For each queue and side, when it was surely and when it may have been paused."""
+        self.pauses = collections.defaultdict(list)     # (queue, side): (surely since, until, maybe since, until)
+        switches = collections.defaultdict(list)
+        for op in self.ops.values():
+            if op.record["k"] == "pause" and not (op.error and not op.cut_off()):
+                sides = ("dequeue", "enqueue") if op.record["side"] == "both" else (op.record["side"],)
+                for side in sides:
+                    switches[op.record["q"], side].append(op)
+        lossy = [crash["t0"] for crash in self.crashes if crash.get("lossy")]
+        for key, ops in switches.items():
+            ops.sort(key=lambda op: op.t0)
+            for place, op in enumerate(ops):
+                if not op.record["on"]:
+                    continue
+                following = ops[place + 1:]
+                until = min([following[0].t0 if following else INFINITY] + [t for t in lossy if t > op.t0])
+                over = next((later.t1 for later in following if not later.record["on"] and later.reply), INFINITY)
+                self.pauses[key].append((op.t1 if op.reply else INFINITY, until, op.t0, over))
+
+    def maybe_paused(self, op):
+        return any(op.t0 < over and (op.t1 or INFINITY) > since
+                   for _, _, since, over in self.pauses[op.record["q"], "enqueue"])
+
+    def check_pauses(self):
+        for op in self.ops.values():
+            kind = op.record["k"]
+            if kind not in ("dequeue", "enqueue") or not op.reply or op.record.get("deferred"):
+                continue
+            if kind == "dequeue" and not op.reply["rows"]:
+                continue
+            for since, until, _, _ in self.pauses.get((op.record["q"], kind), ()):
+                if op.t0 > since + MARGIN and op.t1 < until - MARGIN:
+                    self.violate("paused", "%s by %s, paused %.3f s ago" % (kind, op.record["op"], op.t0 - since))
+                    break
+
+    # ----- what the views show
+
+    def check_peeks(self):
+        """Looks that took so long that a deleted row may have been cleared away are left out."""
+        by_queue = collections.defaultdict(list)
+        for message in self.messages.values():
+            if message.op.fate == COMMIT and not message.op.prepared and not self.options(message)["purged"] and \
+                    not self.time_to_live(message) and not message.dead and not message.letter:
+                removed = [op.begun for op in message.acks + message.cancels] + [
+                    delivery.op.t0 for delivery in message.deliveries if delivery.op.record.get("pop")]
+                if message.present or any(op.fate == COMMIT for op in message.acks + message.cancels):
+                    by_queue[message.op.record["q"]].append((message.op.ended, min(removed, default=INFINITY), message))
+        for op in self.ops.values():
+            if op.record["k"] == "peek" and op.reply:
+                self.counts["peeks judged"] += 1
+                self.check_peek(op, by_queue[op.record["q"]])
+
+    def check_peek(self, op, messages):
+        tags = op.reply["tags"]
+        shown = set(tags)
+        if len(shown) < len(tags):
+            self.violate("peek", "%s showed it twice" % op.record["op"], next(
+                tag for tag in tags if tags.count(tag) > 1))
+        for tag in shown:
+            message = self.messages.get(tag)
+            if message is None:
+                self.violate("peek", "%s showed what nobody enqueued" % op.record["op"], tag)
+            elif message.op.fate == ABORT and not message.op.undone_by or message.op.begun > op.t1 + MARGIN:
+                self.violate("peek", "%s showed it before or without its commit" % op.record["op"], tag)
+            elif any(ack.fate == COMMIT and ack.ended < op.t0 - MARGIN for ack in message.acks + message.cancels):
+                self.violate("peek", "%s showed it after it was gone" % op.record["op"], tag)
+        if op.record.get("most") or op.t1 - op.t0 > 0.25 or self.near_lossy(op):
+            return
+        for ended, removed, message in messages:
+            if ended < op.t0 - MARGIN and removed > op.t1 + MARGIN and message.tag not in shown:
+                self.violate("peek", "%s did not show it" % op.record["op"], message.tag)
+
+    def near_lossy(self, op):
+        return any(crash.get("lossy") and crash["t0"] < op.t1 and crash["t1"] > op.t0 for crash in self.crashes)
 
     def check_purges(self, absent):
         for queue, options in self.final["options"].items():
@@ -621,6 +501,8 @@ class Checker:
             self.violate("leak", " | ".join(str(value) for value in row))
         for line in self.final["log"]:
             self.violate("log", line)
+        for line in self.final.get("drain", ()):
+            self.violate("drain", line)
         for line in self.final.get("hung", ()):
             self.violate("slow", line)
 
@@ -669,12 +551,12 @@ class Checker:
 
     def check_death(self, message, death):
         reason = death and death.get("reason")
-        limit = self.limit(message)
+        limits = self.limits(message)
         if death is None or death["id"] not in message.ids:
             self.violate("death", "header %s" % death, message.tag)
         elif reason == "max_attempts":
-            if death["attempts"] != limit:
-                self.violate("death", "%d attempts of %s" % (death["attempts"], limit), message.tag)
+            if death["attempts"] not in limits:
+                self.violate("death", "%d attempts of %s" % (death["attempts"], limits), message.tag)
         elif reason == "rejected":
             if not message.rejects:
                 self.violate("death", "nobody rejected it", message.tag)

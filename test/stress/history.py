@@ -9,11 +9,16 @@ times are seconds of the machine's clock, which clients and server share.
 
 	begin	x t						a transaction begins
 	enqueue	op x q t0 m=[{tag,sum,key}] delay ttl max
-	dequeue	op x q t0 lease			a pop also: pop=true, most
-	settle	op x how receipts t0 delay
+	dequeue	op x q t0 lease most		a pop also: pop=true; vague if its lease
+									may have another length
+	settle	op x how receipts t0 delay	an extension also: extension
 	cancel	op x q t0 ids tags
 	purge	op x q t0
-	reply	op t1 and rows, ids, status, until or n
+	peek	op x q t0 most				most: of how many, else the whole queue
+	wait	op x q t0
+	pause	op x q t0 side on			on: paused, else resumed
+	clock	op x t0 by wall			the clock of the queues is moved
+	reply	op t1 and rows, ids, tags, ready, status, until or n
 	error	op t1 code text
 	undo	x ops t0				about to roll back to a savepoint
 	fault	x t0					a statement of a transaction failed
@@ -21,10 +26,16 @@ times are seconds of the machine's clock, which clients and server share.
 	ended	x how t1
 	resolve	gid how t0			about to COMMIT or ROLLBACK PREPARED
 	resolved gid how t1
-	crash	t0 t1				the server was killed, and is back
+	crash	t0 t1 cut lossy how		the server was killed, and is back; cut: nobody of
+									before answers any more, nobody of after it yet;
+									lossy: the last commits may be undone
 	odd		op code text			a client outside of the history met an error
 	slow	text seconds
 	final	what the end of the run found, see run
+
+An enqueue may also have at (deliver_at), and deferred=true when it takes place at
+the end of its transaction. One that is blind is part of a procedure: its
+transaction may have taken place though nobody has its answer.
 
 An operation without x is a transaction of its own. One without reply and
 error lost its connection: whether it happened is not known.
