@@ -15,6 +15,7 @@
 #include "miscadmin.h"
 #include "storage/procarray.h"
 
+#include "guc.h"
 #include "lease.h"
 #include "segment.h"
 #include "wakeup.h"
@@ -254,6 +255,7 @@ queue_lease_prepare(QueueSlot *slot, uint64 sequence, QueueSettlement how, FullT
 		return;
 	slot->xid = xid;
 	slot->how = how;
+	queue_lease_lower(slot, queue_clock_now() + queue_recheck_interval * INT64CONST(1000));
 	queue_slot_unlock(slot, word | QUEUE_SLOT_PREPARED);
 }
 

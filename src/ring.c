@@ -414,7 +414,7 @@ queue_ring_open_active(QueueState *state, int64 size, QueueSegment **segment)
 					 errmsg("queue has no segment"),
 					 errhint("Its tables were dropped by hand; see queue.check().")));
 		active = queue_segment_at(index);
-		bytes = (int64) pg_atomic_read_u32(&active->pages) * BLCKSZ;
+		bytes = queue_segment_bytes(active);
 		if (bytes >= size / 2 && state->reserves == 0)
 			queue_state_ask(state, QUEUE_ASK_RESERVE);
 		if (bytes >= size && state->reserves > 0)

@@ -143,6 +143,21 @@ read_first_id(Relation rel, BlockNumber pages)
 	return id;
 }
 
+/* Bytes that are stored out of line. */
+static int64
+read_toasted(Relation rel)
+{
+	Relation	toast;
+	BlockNumber pages;
+
+	if (!OidIsValid(rel->rd_rel->reltoastrelid))
+		return 0;
+	toast = table_open(rel->rd_rel->reltoastrelid, AccessShareLock);
+	pages = RelationGetNumberOfBlocks(toast);
+	table_close(toast, AccessShareLock);
+	return (int64) pages * BLCKSZ;
+}
+
 /* Whether its pages hold tuples of messages. */
 static bool
 can_be_read(Relation rel)
@@ -174,6 +189,7 @@ queue_segment_read_facts(QueueSegmentFacts *facts)
 	facts->relfilenumber = queue_relfilenumber(rel);
 	facts->pages = RelationGetNumberOfBlocks(rel);
 	facts->first_id = read_first_id(rel, facts->pages);
+	facts->toasted = read_toasted(rel);
 	facts->half_emptied = queue_segment_is_half_emptied(rel);
 	relation_close(rel, AccessShareLock);
 	return true;
@@ -202,6 +218,7 @@ queue_segment_allocate(QueueState *state, const QueueSegmentFacts *facts, QueueS
 		segment->relfilenumber = facts->relfilenumber;
 		pg_atomic_write_u32(&segment->generation, pg_atomic_add_fetch_u32(&shared->generation, 1));
 		pg_atomic_init_u32(&segment->pages, facts->pages);
+		pg_atomic_init_u64(&segment->toasted, facts->toasted);
 		pg_atomic_init_u64(&segment->deleted_at, queue_clock_now());
 		pg_atomic_init_u64(&segment->live, 0);
 		pg_atomic_init_u32(&segment->kept, QUEUE_KEPT_UNSEEN);
@@ -298,6 +315,14 @@ queue_segment_open(QueueSegment *segment, uint32 generation, LOCKMODE mode)
 	return NULL;
 }
 
+/* About how much a segment has taken, what is out of line included. */
+int64
+queue_segment_bytes(QueueSegment *segment)
+{
+	return (int64) pg_atomic_read_u32(&segment->pages) * BLCKSZ +
+		(int64) pg_atomic_read_u64(&segment->toasted);
+}
+
 /* Pages below this count may hold tuples. */
 void
 queue_segment_grow(QueueSegment *segment, BlockNumber pages)
@@ -330,7 +355,14 @@ queue_segment_insert(Relation rel, QueueSegment *segment, HeapTuple *tuples, int
 {
 	CommandId	cid = GetCurrentCommandId(true);
 	BlockNumber last = 0;
+	int64		large = 0;
 
+	/* A row that fits into no page goes out of line, compressed or not. */
+	for (int i = 0; i < n; i++)
+		if (tuples[i]->t_len > MaxHeapTupleSize)
+			large += tuples[i]->t_len;
+	if (large > 0)
+		pg_atomic_fetch_add_u64(&segment->toasted, large);
 	if (n == 1)
 	{
 		heap_insert(rel, tuples[0], cid, 0, NULL);
@@ -743,6 +775,7 @@ queue_segment_truncate(QueueSegment *segment, Relation rel, const QueueDeadProof
 		return false;
 	/* First: should it end half way, nobody reads on past the end of the file. */
 	pg_atomic_write_u32(&segment->pages, 0);
+	pg_atomic_write_u64(&segment->toasted, 0);
 	RelationTruncate(rel, 0);
 	/* An ack that was prepared and committed leaves its slot behind. */
 	queue_slot_forget_segment(queue_segment_index(segment), 0);

@@ -20,6 +20,7 @@ typedef struct QueueSegmentFacts
 	int32		number;
 	uint32		relfilenumber;
 	BlockNumber pages;
+	int64		toasted;		/* bytes out of line */
 	int64		first_id;
 	bool		half_emptied;	/* its toast table, by somebody who died */
 } QueueSegmentFacts;
@@ -66,6 +67,7 @@ extern Relation queue_segment_open_by_oid(Oid relid);
 extern Relation queue_segment_open(QueueSegment *segment, uint32 generation, LOCKMODE mode);
 extern void queue_segment_check_plain(Relation rel);
 extern void queue_segment_check_rewritten(QueueSegment *segment, Relation rel);
+extern int64 queue_segment_bytes(QueueSegment *segment);
 extern void queue_segment_grow(QueueSegment *segment, BlockNumber pages);
 extern bool queue_segment_refresh(QueueSegment *segment, Relation rel);
 

@@ -203,7 +203,9 @@ plan_sweep(QueueState *state, QueueTime now)
 
 	for (int i = 0; i < QUEUE_COUNTERS; i++)
 		saw += pg_atomic_read_u64(&state->counters[i]);
-	if (saw != state->sweep_saw || state->sweep_pause < shortest)
+	/* What the sweep found expired is counted only when it is written. */
+	if (saw != state->sweep_saw || state->sweep_pause < shortest ||
+		(pg_atomic_read_u32(&state->asks) & QUEUE_ASK_FAILURES))
 		state->sweep_pause = shortest;
 	else
 		state->sweep_pause = Min(state->sweep_pause * 2, Max(shortest, LONGEST_SWEEP_PAUSE));

@@ -97,6 +97,20 @@ $pin->query_safe('COMMIT');
 $pin->quit;
 check_ok($node);
 
+# what is out of line counts for the size of a segment too
+$node->safe_psql('postgres', q{
+	SELECT queue.create('large', '{"segment_size": "1MB"}');
+	CREATE TABLE body AS SELECT string_agg(md5(i::text), '') AS text FROM generate_series(1, 2000) i;
+});
+for my $turn (1 .. 8)
+{
+	$node->safe_psql('postgres', "SELECT queue.enqueue('large', to_jsonb(text || i)) FROM body, generate_series(1, 40) i");
+	ok(await($node, "SELECT count(queue.ack(receipt)) >= 0 AND (SELECT count(*) FROM queues.large) = 0 FROM queue.dequeue('large', 100)"), "turn $turn: large messages are acked");
+	ok(await($node, "SELECT count(*) FROM queue.segments WHERE queue = 'large' AND state = 'sealed'", expected => '0'), "turn $turn: their segments are emptied");
+}
+cmp_ok($node->safe_psql('postgres', "SELECT sum(pg_total_relation_size(segment)) FROM queue.segments WHERE queue = 'large'"), '<', 8 * 1024 * 1024,
+	'20 MB of large messages leave no more than a few segments');
+
 # a crash after all that: what was emptied stays empty, what was there is there
 $node->safe_psql('postgres', 'SELECT fill(300)');
 $node->stop('immediate');
