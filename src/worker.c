@@ -59,9 +59,6 @@ typedef bool (*Step) (QueueDef *def);
 /* Reset after every step; what lives longer is in shared memory. */
 static MemoryContext scratch;
 
-/* Whose messages are being counted: who leaves meanwhile leaves that to his successor. */
-static QueueState *counting;
-
 /*
  * Run one step in a transaction of its own, under the queue's lock. Returns
  * what the step said; after an error, whether others can be served at once.
@@ -157,11 +154,17 @@ step_notify(QueueDef *def)
 
 /* ---- rounds ---- */
 
+/* What was taken last: asked again if this process ends, which may be in the middle of it. */
+static QueueState *asked_by;
+static uint32 asked;
+
 static bool
 take_ask(QueueState *state, uint32 what)
 {
 	if (!(pg_atomic_read_u32(&state->asks) & what))
 		return false;
+	asked_by = state;
+	asked = what;
 	pg_atomic_fetch_and_u32(&state->asks, ~what);
 	return true;
 }
@@ -226,11 +229,9 @@ tend_queue(QueueState *state, QueueTime now)
 		state->saw_ready = false;
 	else
 		run_step("looking at due pages", state->view, step_look);
-	counting = state;
 	if (now >= state->recount_at && take_ask(state, QUEUE_ASK_RECOUNT) &&
 		!run_step("counting messages", state->view, step_recount))
 		queue_state_ask(state, QUEUE_ASK_RECOUNT);
-	counting = NULL;
 	while (sealed && run_step("emptying a segment", state->view, step_reclaim))
 		CHECK_FOR_INTERRUPTS();
 	if (now >= state->sweep_at)
@@ -295,8 +296,8 @@ step_lacks_extension(QueueDef *def)
 static void
 leave(int code, Datum arg)
 {
-	if (counting)
-		queue_state_ask(counting, QUEUE_ASK_RECOUNT);
+	if (asked_by)
+		queue_state_ask(asked_by, asked);
 	queue_wakeup_unregister_worker();
 }
 
