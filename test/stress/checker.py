@@ -8,6 +8,7 @@ operations overlapped, each order that may have been is allowed. What remains
 is a violation, with the message it is about.
 """
 
+import bisect
 import collections
 
 from facts import ABORT, COMMIT, INFINITY, LONGEST_STATEMENT, MARGIN, PROVOKED, UNKNOWN, Facts
@@ -251,16 +252,16 @@ class Checker(Facts):
 
     def check_crossings(self, message):
         """What was delivered before a crash, and what of it after."""
-        for place, crash in enumerate(self.crashes):
-            before = [delivery for delivery in message.deliveries if delivery.t1 < crash["t0"]]
-            if not before:
+        starts = [crash["t0"] for crash in self.crashes] if message.deliveries else []
+        # The last delivery before each crash; of two that cannot be told apart either.
+        for place, first in {bisect.bisect_right(starts, delivery.t1): delivery
+                             for delivery in message.deliveries}.items():
+            if place == len(starts):
                 continue
-            # The last in time; of two that cannot be told apart either.
-            first = before[-1]
-            after = [delivery for delivery in message.deliveries if delivery.t0 > crash["t1"]]
-            between = [delivery for delivery in message.deliveries
-                       if delivery.t0 <= crash["t1"] and delivery.t1 >= crash["t0"]]
-            second = after[0] if after and not between else None
+            crash = self.crashes[place]
+            rest = [delivery for delivery in message.deliveries if delivery.t1 >= crash["t0"]]
+            between = [delivery for delivery in rest if delivery.t0 <= crash["t1"]]
+            second = rest[0] if rest and not between else None
             maybe, surely = self.lease_at(first, crash)
             self.leased[place] += maybe or bool(between)
             if second is None or any(other["t0"] > crash["t1"] and other["t0"] < second.t1 for other in self.crashes):

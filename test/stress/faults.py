@@ -196,8 +196,9 @@ class Saboteur(Producer, Consumer):
     # ----- a backlog that stays
 
     def deepen(self, size):
-        """Fills the deep queue up."""
-        missing = size - self.call("SELECT ready FROM queue.stats WHERE queue = %s", DEEP)[0][0]
+        """Fills the deep queue up, once it is known again how much is in it."""
+        ready, exact = self.call("SELECT ready, exact FROM queue.stats WHERE queue = %s", DEEP)[0]
+        missing = size - ready if exact else 0
         while missing > size / 4:
             messages = [self.message() for _ in range(min(2000, missing))]
             self.record({"q": DEEP}, messages, lambda: {"ids": self.call(
