@@ -310,7 +310,8 @@ class Facts:
             return
         message.ids.add(number)
         other = self.ids.setdefault(number, message)
-        if other is not message and other.letter is not message:
+        # A message and its dead letter are one.
+        if other.tag != message.tag:
             self.violate("identity", "id %d is also that of %s" % (number, other.tag), message.tag)
         if len(message.ids) > 1:
             self.violate("identity", "has the ids %s" % sorted(message.ids), message.tag)
