@@ -137,14 +137,20 @@ bool
 queue_message_has_died(const QueueMessage *message)
 {
 	bool		isnull;
-	Datum		headers = queue_message_get(message, QUEUE_COLUMN_HEADERS, &isnull);
+	Pointer		headers = DatumGetPointer(queue_message_get(message, QUEUE_COLUMN_HEADERS, &isnull));
+	JsonbContainer *copy;
 	JsonbValue	found;
+	bool		has_died;
 
-	if (isnull || VARATT_IS_EXTERNAL(DatumGetPointer(headers)) ||
-		VARATT_IS_COMPRESSED(DatumGetPointer(headers)))
+	if (isnull || VARATT_IS_EXTERNAL(headers) || VARATT_IS_COMPRESSED(headers))
 		return false;
-	return getKeyJsonValueFromContainer(&DatumGetJsonbP(headers)->root, QUEUE_HEADER_DEATH,
-										strlen(QUEUE_HEADER_DEATH), &found) != NULL;
+	/* On its page it may lie as no jsonb can be read. */
+	copy = palloc(VARSIZE_ANY_EXHDR(headers));
+	memcpy(copy, VARDATA_ANY(headers), VARSIZE_ANY_EXHDR(headers));
+	has_died = getKeyJsonValueFromContainer(copy, QUEUE_HEADER_DEATH,
+											strlen(QUEUE_HEADER_DEATH), &found) != NULL;
+	pfree(copy);
+	return has_died;
 }
 
 /* Set one of the extension's own headers. */
