@@ -170,5 +170,17 @@ ROLLBACK;
 SELECT state, failures FROM queues.cut;
 DROP TABLE worked;
 DROP FUNCTION cancels();
+-- an error that the statement catches, and goes on, is no end of it
+CREATE FUNCTION caught() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_cancel_backend(pg_backend_pid());
+	PERFORM count(*) FROM generate_series(1, 1000000000);
+	RETURN 'not cancelled';
+EXCEPTION WHEN query_canceled THEN
+	RETURN 'caught';
+END $$;
+SELECT attempt, caught(), receipt FROM queue.dequeue('cut', wait => '5 s') \gset
+SELECT :'attempt' AS attempt, :'caught' AS caught, queue.ack(:'receipt');
+DROP FUNCTION caught();
 DROP FUNCTION cancelled_work();
 SELECT queue.drop('cut', true);

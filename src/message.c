@@ -147,8 +147,9 @@ queue_message_has_died(const QueueMessage *message)
 	/* On its page it may lie as no jsonb can be read. */
 	copy = palloc(VARSIZE_ANY_EXHDR(headers));
 	memcpy(copy, VARDATA_ANY(headers), VARSIZE_ANY_EXHDR(headers));
-	has_died = getKeyJsonValueFromContainer(copy, QUEUE_HEADER_DEATH,
-											strlen(QUEUE_HEADER_DEATH), &found) != NULL;
+	has_died = JsonContainerIsObject(copy) &&
+		getKeyJsonValueFromContainer(copy, QUEUE_HEADER_DEATH,
+									 strlen(QUEUE_HEADER_DEATH), &found) != NULL;
 	pfree(copy);
 	return has_died;
 }

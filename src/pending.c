@@ -796,7 +796,8 @@ unpop(const SettledSlot *entry)
 
 /*
  * Nobody has the receipts of what a call took and did not return, or of what
- * the client's statement took that was cancelled below a savepoint.
+ * the client's statement took that was cancelled below a savepoint. As long as
+ * that statement runs on, the error was caught inside of it.
  */
 static void
 give_back_unseen(void)
@@ -806,7 +807,7 @@ give_back_unseen(void)
 		bool		counts = abort_counts(taken_count - 1);
 		TakenSlot  *entry = &taken[taken_count - 1];
 
-		if (taken_count <= returned && counts)
+		if (taken_count <= returned && (counts || (running > 0 && !proc_exit_inprogress)))
 			break;
 		taken_count--;
 		popped -= entry->pop;

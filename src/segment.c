@@ -355,14 +355,10 @@ queue_segment_insert(Relation rel, QueueSegment *segment, HeapTuple *tuples, int
 {
 	CommandId	cid = GetCurrentCommandId(true);
 	BlockNumber last = 0;
-	int64		large = 0;
+	bool		large = false;
 
-	/* A row that fits into no page goes out of line, compressed or not. */
 	for (int i = 0; i < n; i++)
-		if (tuples[i]->t_len > MaxHeapTupleSize)
-			large += tuples[i]->t_len;
-	if (large > 0)
-		pg_atomic_fetch_add_u64(&segment->toasted, large);
+		large |= tuples[i]->t_len > MaxHeapTupleSize;
 	if (n == 1)
 	{
 		heap_insert(rel, tuples[0], cid, 0, NULL);
@@ -390,6 +386,9 @@ queue_segment_insert(Relation rel, QueueSegment *segment, HeapTuple *tuples, int
 		pfree(slots);
 	}
 	queue_segment_grow(segment, last + 1);
+	/* What fits into no page may have gone out of line, if it could not be compressed. */
+	if (large)
+		pg_atomic_write_u64(&segment->toasted, (uint64) read_toasted(rel));
 }
 
 /* What a tuple is to us; snapshot may be NULL. The content lock is held. */
