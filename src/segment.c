@@ -35,6 +35,7 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
+#include "utils/inval.h"
 #include "utils/snapmgr.h"
 
 #include "catalog.h"
@@ -677,6 +678,22 @@ cut_indexes(Relation toast)
 }
 
 /*
+ * Backends keep in mind where the root of an index is. Have them forget it
+ * when this transaction commits, also if an earlier one made the index anew
+ * and was rolled back, which tells nobody.
+ */
+static void
+forget_roots(Relation toast)
+{
+	List	   *indexes = RelationGetIndexList(toast);
+	ListCell   *cell;
+
+	foreach(cell, indexes)
+		CacheInvalidateRelcacheByRelid(lfirst_oid(cell));
+	list_free(indexes);
+}
+
+/*
  * Whether somebody died while he emptied the segment's toast table. Nothing
  * can be stored out of line before it is emptied again.
  */
@@ -715,6 +732,7 @@ truncate_toast(Relation rel)
 		cut_indexes(toast);
 		heap_truncate_one_rel(toast);
 	}
+	forget_roots(toast);
 	table_close(toast, NoLock);
 	return true;
 }
