@@ -242,19 +242,12 @@ result_bytes(Claim *claim, HeapTuple tuple)
 	return (int64) queue_message_size(&message);
 }
 
-/* Whether one more message would be too much for the result. */
+/* Whether one more message of so many bytes would be too much for the result. */
 static bool
-is_full(Claim *claim, HeapTuple tuple)
+is_full(Claim *claim, int64 bytes)
 {
-	int64		bytes;
-
-	if (claim->claimed_count >= claim->request->wanted)
-		return true;
-	bytes = result_bytes(claim, tuple);
-	if (claim->claimed_count > 0 && claim->bytes + bytes > claim->request->max_bytes)
-		return true;
-	claim->bytes += bytes;
-	return false;
+	return claim->claimed_count >= claim->request->wanted ||
+		(claim->claimed_count > 0 && claim->bytes + bytes > claim->request->max_bytes);
 }
 
 /* A live message that nobody holds, or that cools to be claimed. */
@@ -262,6 +255,7 @@ static bool
 consider(Claim *claim, HeapTuple tuple)
 {
 	QueueMessageHead head;
+	int64		bytes;
 
 	queue_message_head(&head, tuple, RelationGetDescr(claim->visit.rel));
 	if (head.expires_at <= claim->visit.wall)
@@ -286,14 +280,17 @@ consider(Claim *claim, HeapTuple tuple)
 		queue_visit_due(&claim->visit, 0);
 		return true;
 	}
-	if (is_full(claim, tuple))
+	bytes = result_bytes(claim, tuple);
+	if (is_full(claim, bytes))
 	{
-		claim->claimed_count = Min(claim->claimed_count, claim->request->wanted);
 		queue_visit_due(&claim->visit, 0);
 		claim->bytes = Max(claim->bytes, claim->request->max_bytes);
 		return false;
 	}
-	if (!claim_tuple(claim, tuple, &head, heap_copytuple(tuple)))
+	/* What could not be had takes no room in the result. */
+	if (claim_tuple(claim, tuple, &head, heap_copytuple(tuple)))
+		claim->bytes += bytes;
+	else
 		queue_visit_due(&claim->visit, claim->visit.now);
 	return !claim->lacks_slots;
 }
