@@ -34,6 +34,9 @@
 /* Groups that a dequeue about to return nothing looks at again. */
 #define LOOK_AGAIN_GROUPS 4
 
+/* Pages that a claim looks at in vain in one lane before it tries the other. */
+#define PAGES_IN_VAIN 64
+
 typedef struct Claim
 {
 	QueueVisit	visit;
@@ -42,6 +45,7 @@ typedef struct Claim
 	bool		sweep;			/* take nothing, look at everything */
 	bool		saw_expired;
 	bool		lacks_slots;
+	int			pages_left;		/* to look at in vain */
 	/* results */
 	QueueClaimed *claimed;
 	int			claimed_count;
@@ -341,6 +345,15 @@ typedef struct BusyPage
 	BlockNumber page;
 } BusyPage;
 
+/* Whether the claim goes on: there is room in the result, and it is not tired of this lane. */
+static bool
+wants_more(Claim *claim)
+{
+	return claim->claimed_count < claim->request->wanted &&
+		claim->bytes < claim->request->max_bytes &&
+		(claim->claimed_count > 0 || claim->pages_left > 0);
+}
+
 /* Claim from one segment, whose relation is locked. False: out of memory. */
 static bool
 claim_from_segment(Claim *claim, BusyPage *busy)
@@ -350,12 +363,13 @@ claim_from_segment(Claim *claim, BusyPage *busy)
 	BlockNumber page;
 	BlockNumber saw_busy = InvalidBlockNumber;
 
-	while (claim->claimed_count < request->wanted && claim->bytes < request->max_bytes &&
+	while (wants_more(claim) &&
 		   queue_map_find(claim->visit.segment, from, claim->visit.now, &page, &saw_busy))
 	{
 		QueueMapHold hold;
 
 		CHECK_FOR_INTERRUPTS();
+		claim->pages_left--;
 		/* Without a slot, what cools in one can still be claimed. */
 		queue_slot_reserve(request->def->state, request->wanted - claim->claimed_count);
 		from = page + 1;
@@ -387,20 +401,18 @@ claim_from_segment(Claim *claim, BusyPage *busy)
 	return true;
 }
 
+/* Claim from a lane, giving up when so many pages were looked at in vain. False: out of memory. */
 static bool
-claim_round(Claim *claim, BusyPage *busy)
+claim_lane(Claim *claim, QueueLane lane, int pages, BusyPage *busy)
 {
 	QueueState *state = claim->request->def->state;
 	uint64		position = 0;
 	uint32		generation;
 	bool		ok = true;
 
-	claim->visit.now = queue_clock_now();
-	claim->visit.wall = queue_clock_wall();
-	busy->segment = NULL;
-	while (ok && claim->claimed_count < claim->request->wanted &&
-		   claim->bytes < claim->request->max_bytes &&
-		   queue_ring_next(state, &position, claim->visit.now, &claim->visit.segment, &generation))
+	claim->pages_left = pages;
+	while (ok && wants_more(claim) &&
+		   queue_ring_next_in(state, lane, &position, claim->visit.now, &claim->visit.segment, &generation))
 	{
 		claim->visit.rel = queue_segment_open(claim->visit.segment, generation, AccessShareLock);
 		if (claim->visit.rel == NULL)
@@ -408,6 +420,38 @@ claim_round(Claim *claim, BusyPage *busy)
 		ok = claim_from_segment(claim, busy);
 		relation_close(claim->visit.rel, AccessShareLock);
 	}
+	return ok;
+}
+
+/*
+ * Claims take turns: one begins with the head of the backlog, the next with
+ * what waited for its time, so that neither keeps the other waiting. Where one
+ * lane has many pages of which nothing is known, the other comes before the end.
+ */
+static bool
+claim_round(Claim *claim, BusyPage *busy)
+{
+	QueueState *state = claim->request->def->state;
+	QueueLane	lanes[2] = {QUEUE_LANE_BACKLOG, QUEUE_LANE_TIMED};
+	bool		both = state->timed > 0;
+	bool		tired = !both;
+	bool		ok = true;
+
+	claim->visit.now = queue_clock_now();
+	claim->visit.wall = queue_clock_wall();
+	busy->segment = NULL;
+	if (both && pg_atomic_fetch_add_u32(&state->turn, 1) % 2 == 1)
+	{
+		lanes[0] = QUEUE_LANE_TIMED;
+		lanes[1] = QUEUE_LANE_BACKLOG;
+	}
+	for (int i = 0; both && ok && i < 2; i++)
+	{
+		ok = claim_lane(claim, lanes[i], PAGES_IN_VAIN, busy);
+		tired |= claim->pages_left <= 0;
+	}
+	if (ok && tired && claim->claimed_count == 0)
+		ok = claim_lane(claim, QUEUE_LANE_ANY, PG_INT32_MAX, busy);
 	queue_slot_return_reserved();
 	return ok;
 }

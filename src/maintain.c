@@ -128,6 +128,7 @@ queue_maintain_reclaim(QueueDef *def)
 	uint32		generation;
 
 	queue_ring_load(def->state);
+	queue_ring_close_buckets(def->state, queue_clock_wall());
 	while (queue_ring_next(def->state, &position, QUEUE_TIME_NEVER, &segment, &generation))
 	{
 		/* Once its messages are counted out, one with messages is looked at again. */

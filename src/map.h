@@ -6,6 +6,7 @@
 #define QUEUE_MAP_H
 
 #include "common/relpath.h"
+#include "datatype/timestamp.h"
 #include "port/atomics.h"
 #include "storage/block.h"
 #include "storage/lwlock.h"
@@ -24,8 +25,9 @@
 typedef enum QueueSegmentRole
 {
 	QUEUE_SEGMENT_FREE,			/* entry unused -> reserve, active, sealed */
-	QUEUE_SEGMENT_RESERVE,		/* empty -> active */
+	QUEUE_SEGMENT_RESERVE,		/* empty -> active, timed */
 	QUEUE_SEGMENT_ACTIVE,		/* takes inserts -> sealed */
+	QUEUE_SEGMENT_TIMED,		/* takes those of its bucket -> sealed */
 	QUEUE_SEGMENT_SEALED,		/* full -> reserve, when all is dead */
 } QueueSegmentRole;
 
@@ -39,6 +41,16 @@ typedef enum QueueSegmentKept
 	QUEUE_KEPT_IN_PROGRESS,		/* transactions on it are open */
 } QueueSegmentKept;
 
+/*
+ * Times of delivery, by the wall clock, that share segments: "end" is later
+ * than all of them.
+ */
+typedef struct QueueBucket
+{
+	TimestampTz begin;
+	TimestampTz end;
+} QueueBucket;
+
 typedef struct QueueSegment
 {
 	/* under the queue's ring lock */
@@ -49,6 +61,8 @@ typedef struct QueueSegment
 	uint64		rank;			/* grows along the ring; new at each move to its end */
 	int32		number;
 	QueueSegmentRole role;
+	bool		timed;			/* is or was a bucket's, and not emptied since */
+	QueueBucket bucket;			/* that */
 
 	/* changed only under an exclusive lock on the relation */
 	pg_atomic_uint32 generation;

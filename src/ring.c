@@ -56,20 +56,68 @@ free_ring(QueueState *state)
 	}
 	pg_atomic_write_u32(&state->active, QUEUE_NONE);
 	state->reserves = 0;
+	state->timed = 0;
+}
+
+/* A segment that takes inserts takes no more. The ring lock must be held. */
+static void
+seal(QueueSegment *segment)
+{
+	segment->role = QUEUE_SEGMENT_SEALED;
+	segment->bucket = (QueueBucket) {0};
+}
+
+/*
+ * Give an empty segment from the reserve its place at the end of the ring; NULL
+ * if there is none. The ring lock must be held.
+ */
+static QueueSegment *
+use_reserve(QueueState *state, QueueSegmentRole role)
+{
+	uint32		i = state->first_segment;
+	QueueSegment *segment;
+
+	while (i != QUEUE_NONE && queue_segment_at(i)->role != QUEUE_SEGMENT_RESERVE)
+		i = queue_segment_at(i)->next;
+	if (i == QUEUE_NONE)
+		return NULL;
+	segment = queue_segment_at(i);
+	unlink_segment(state, segment);
+	append(state, segment);
+	segment->role = role;
+	state->reserves--;
+	return segment;
+}
+
+/*
+ * Which of the segments found goes on to take inserts; -1: none. It is the
+ * youngest with messages that do not wait for their time, or else an empty one,
+ * or else any. What was being emptied when the server died is for the worker
+ * first.
+ */
+static int
+choose_active(const QueueSegmentFacts *facts, int n)
+{
+	int			active = -1;
+	int			other = -1;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (facts[i].half_emptied)
+			continue;
+		if (facts[i].timed)
+			other = i;
+		else if (facts[i].pages > 0 || active < 0)
+			active = i;
+	}
+	return active >= 0 ? active : other;
 }
 
 static bool
 link_ring(QueueState *state, const QueueSegmentFacts *facts, int n)
 {
-	int			active = -1;
+	int			active = choose_active(facts, n);
 
-	/*
-	 * The youngest with messages goes on; all empty, the first one begins.
-	 * What was being emptied when the server died is for the worker first.
-	 */
-	for (int i = 0; i < n; i++)
-		if (!facts[i].half_emptied && (facts[i].pages > 0 || active < 0))
-			active = i;
 	for (int i = 0; i < n; i++)
 	{
 		QueueSegmentRole role = facts[i].pages > 0 || facts[i].half_emptied
@@ -81,9 +129,13 @@ link_ring(QueueState *state, const QueueSegmentFacts *facts, int n)
 			return false;
 		append(state, segment);
 		if (i == active)
+		{
+			segment->timed = false;
 			pg_atomic_write_u32(&state->active, queue_segment_index(segment));
+		}
 		else if (role == QUEUE_SEGMENT_RESERVE)
 			state->reserves++;
+		state->timed += segment->timed;
 	}
 	return true;
 }
@@ -178,6 +230,7 @@ add(QueueState *state, Oid relid, int32 number)
 	if (segment)
 	{
 		append(state, segment);
+		state->timed += segment->timed;
 		if (pg_atomic_read_u32(&state->active) == QUEUE_NONE)
 		{
 			segment->role = QUEUE_SEGMENT_ACTIVE;
@@ -257,14 +310,30 @@ queue_ring_remove_all(QueueState *state)
 	LWLockRelease(lock);
 }
 
+static bool
+is_in_lane(const QueueSegment *segment, QueueLane lane)
+{
+	switch (lane)
+	{
+		case QUEUE_LANE_BACKLOG:
+			return !segment->timed;
+		case QUEUE_LANE_TIMED:
+			return segment->timed;
+		case QUEUE_LANE_ANY:
+			break;
+	}
+	return true;
+}
+
 /*
- * Walk the ring from the oldest segment on, past those that have nothing due
- * by "now". *position begins as 0 and is the rank of the segment seen last:
- * whoever moves to the end meanwhile gets a new rank, so none is missed.
+ * Walk a lane of the ring from the oldest segment on, past those that have
+ * nothing due by "now". *position begins as 0 and is the rank of the segment
+ * seen last: whoever moves to the end meanwhile gets a new rank, so none is
+ * missed.
  */
 bool
-queue_ring_next(QueueState *state, uint64 *position, QueueTime now,
-				QueueSegment **segment, uint32 *generation)
+queue_ring_next_in(QueueState *state, QueueLane lane, uint64 *position, QueueTime now,
+				   QueueSegment **segment, uint32 *generation)
 {
 	LWLock	   *lock = queue_state_ring_lock(state);
 	bool		found = false;
@@ -277,7 +346,7 @@ queue_ring_next(QueueState *state, uint64 *position, QueueTime now,
 		if (candidate->rank <= *position)
 			continue;
 		*position = candidate->rank;
-		if (queue_map_due(candidate) > now)
+		if (!is_in_lane(candidate, lane) || queue_map_due(candidate) > now)
 			continue;
 		*segment = candidate;
 		*generation = pg_atomic_read_u32(&candidate->generation);
@@ -285,6 +354,14 @@ queue_ring_next(QueueState *state, uint64 *position, QueueTime now,
 	}
 	LWLockRelease(lock);
 	return found;
+}
+
+/* The same for all of the ring. */
+bool
+queue_ring_next(QueueState *state, uint64 *position, QueueTime now,
+				QueueSegment **segment, uint32 *generation)
+{
+	return queue_ring_next_in(state, QUEUE_LANE_ANY, position, now, segment, generation);
 }
 
 /* The earliest time at which anything in the queue is worth a look. */
@@ -317,17 +394,12 @@ queue_ring_advance(QueueState *state, QueueSegment *full)
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	if (pg_atomic_read_u32(&state->active) == queue_segment_index(full))
 	{
-		for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)
+		QueueSegment *next = use_reserve(state, QUEUE_SEGMENT_ACTIVE);
+
+		if (next)
 		{
-			if (queue_segment_at(i)->role != QUEUE_SEGMENT_RESERVE)
-				continue;
-			full->role = QUEUE_SEGMENT_SEALED;
-			unlink_segment(state, queue_segment_at(i));
-			append(state, queue_segment_at(i));
-			queue_segment_at(i)->role = QUEUE_SEGMENT_ACTIVE;
-			state->reserves--;
-			pg_atomic_write_u32(&state->active, i);
-			break;
+			seal(full);
+			pg_atomic_write_u32(&state->active, queue_segment_index(next));
 		}
 	}
 	LWLockRelease(lock);
@@ -345,6 +417,8 @@ queue_ring_reuse(QueueState *state, QueueSegment *emptied)
 	append(state, emptied);
 	emptied->role = QUEUE_SEGMENT_RESERVE;
 	state->reserves++;
+	state->timed -= emptied->timed;
+	emptied->timed = false;
 	LWLockRelease(lock);
 }
 
@@ -442,4 +516,206 @@ queue_ring_open_active(QueueState *state, int64 size, QueueSegment **segment)
 		}
 		relation_close(rel, RowExclusiveLock);
 	}
+}
+
+/* ---- messages that wait for their time ---- */
+
+/* What is due sooner shares one bucket, which has no end. */
+#define NEAR USECS_PER_MINUTE
+
+static const QueueBucket near_bucket = {DT_NOBEGIN, DT_NOEND};
+
+/*
+ * The bucket of a time of delivery. Buckets grow with the distance, by powers
+ * of four from a minute on, so that there are few of them, whatever people
+ * wait for, and each can be emptied soon after its end.
+ */
+QueueBucket
+queue_ring_bucket(TimestampTz visible_at, TimestampTz wall)
+{
+	int64		width = USECS_PER_MINUTE;
+	QueueBucket bucket;
+
+	if (TIMESTAMP_NOT_FINITE(visible_at) || visible_at < wall + NEAR)
+		return near_bucket;
+	while (width < (visible_at - wall) / 8)
+		width *= 4;
+	bucket.begin = visible_at - visible_at % width;
+	if (bucket.begin > visible_at)
+		bucket.begin -= width;
+	bucket.end = bucket.begin + width;
+	return bucket;
+}
+
+static bool
+is_near(const QueueBucket *bucket)
+{
+	return TIMESTAMP_IS_NOEND(bucket->end);
+}
+
+static bool
+same_bucket(const QueueBucket *a, const QueueBucket *b)
+{
+	return a->begin == b->begin && a->end == b->end;
+}
+
+/* The segment that takes a bucket's messages, or NULL. The ring lock must be held. */
+static QueueSegment *
+find_bucket(QueueState *state, const QueueBucket *bucket)
+{
+	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)
+		if (queue_segment_at(i)->role == QUEUE_SEGMENT_TIMED &&
+			same_bucket(&queue_segment_at(i)->bucket, bucket))
+			return queue_segment_at(i);
+	return NULL;
+}
+
+/*
+ * Of the buckets that end later, the first: its segment is kept no longer by
+ * a message that should be elsewhere. The ring lock must be held.
+ */
+static QueueSegment *
+find_later_bucket(QueueState *state, const QueueBucket *bucket)
+{
+	QueueSegment *best = NULL;
+
+	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)
+	{
+		QueueSegment *segment = queue_segment_at(i);
+
+		if (segment->role == QUEUE_SEGMENT_TIMED && !is_near(&segment->bucket) &&
+			segment->bucket.end >= bucket->end &&
+			(best == NULL || segment->bucket.end < best->bucket.end))
+			best = segment;
+	}
+	return best;
+}
+
+/* Whether all that the queue has is a small active segment. The ring lock must be held. */
+static bool
+is_small(QueueState *state, int64 size)
+{
+	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)
+	{
+		QueueSegment *segment = queue_segment_at(i);
+
+		if (segment->role == QUEUE_SEGMENT_SEALED || segment->role == QUEUE_SEGMENT_TIMED ||
+			(segment->role == QUEUE_SEGMENT_ACTIVE && queue_segment_bytes(segment) >= size / 16))
+			return false;
+	}
+	return true;
+}
+
+/* Whether a segment that was chosen without keeping a lock still is for them. */
+static bool
+bucket_fits(QueueState *state, QueueSegment *segment, const QueueBucket *bucket)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+	bool		fits;
+
+	LWLockAcquire(lock, LW_SHARED);
+	fits = segment->role == QUEUE_SEGMENT_TIMED && segment->bucket.end >= bucket->end;
+	LWLockRelease(lock);
+	return fits;
+}
+
+/*
+ * Choose where messages of a bucket go, of what there is. NULL: to the active
+ * segment. *lacking: the bucket should have a segment more. The ring lock must
+ * be held.
+ */
+static QueueSegment *
+choose_open(QueueState *state, int64 size, const QueueBucket *bucket, bool *lacking)
+{
+	QueueSegment *full = find_bucket(state, bucket);
+
+	*lacking = false;
+	if (is_small(state, size) || (full && queue_segment_bytes(full) < size))
+		return full;
+	*lacking = true;
+	return full ? full : find_later_bucket(state, bucket);
+}
+
+/* The same, and take a segment from the reserve if it needs one. */
+static QueueSegment *
+choose_timed(QueueState *state, int64 size, const QueueBucket *bucket, bool *lacking)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+	QueueSegment *chosen;
+	QueueSegment *fresh;
+
+	LWLockAcquire(lock, LW_SHARED);
+	chosen = choose_open(state, size, bucket, lacking);
+	LWLockRelease(lock);
+	if (!*lacking || state->reserves == 0)
+		return chosen;
+
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	chosen = choose_open(state, size, bucket, lacking);
+	if (*lacking && (fresh = use_reserve(state, QUEUE_SEGMENT_TIMED)) != NULL)
+	{
+		if (chosen && same_bucket(&chosen->bucket, bucket))
+			seal(chosen);
+		fresh->timed = true;
+		fresh->bucket = *bucket;
+		state->timed++;
+		chosen = fresh;
+	}
+	LWLockRelease(lock);
+	return chosen;
+}
+
+/*
+ * Open the segment for messages of a bucket, with a lock that the caller keeps
+ * until its transaction ends. NULL: the active one is to take them. *lacking:
+ * the worker is to make one.
+ */
+Relation
+queue_ring_open_timed(QueueState *state, int64 size, const QueueBucket *bucket,
+					  QueueSegment **segment, bool *lacking)
+{
+	uint32		most = most_pages();
+
+	size = Min(size, (int64) most * BLCKSZ);
+	*lacking = false;
+	for (int tries = 0; tries < 1000; tries++)
+	{
+		QueueSegment *chosen = choose_timed(state, size, bucket, lacking);
+		Relation	rel;
+
+		CHECK_FOR_INTERRUPTS();
+		if (chosen == NULL || pg_atomic_read_u32(&chosen->pages) > most)
+			break;
+		rel = try_relation_open(chosen->relid, RowExclusiveLock);
+		if (rel == NULL)
+			continue;
+		queue_segment_check_rewritten(chosen, rel);
+		if (chosen->relid == RelationGetRelid(rel) && bucket_fits(state, chosen, bucket))
+		{
+			queue_segment_check_plain(rel);
+			*segment = chosen;
+			return rel;
+		}
+		relation_close(rel, RowExclusiveLock);
+	}
+	return NULL;
+}
+
+/* Buckets that nothing can come into any more take no more. */
+void
+queue_ring_close_buckets(QueueState *state, TimestampTz wall)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+
+	if (state->timed == 0)
+		return;
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)
+	{
+		QueueSegment *segment = queue_segment_at(i);
+
+		if (segment->role == QUEUE_SEGMENT_TIMED && segment->bucket.end < wall + NEAR)
+			seal(segment);
+	}
+	LWLockRelease(lock);
 }

@@ -7,10 +7,23 @@
 
 #include "segment.h"
 
+/*
+ * Which segments of a ring: claims take turns between messages in order of
+ * arrival, and those that waited for their time.
+ */
+typedef enum QueueLane
+{
+	QUEUE_LANE_ANY,
+	QUEUE_LANE_BACKLOG,
+	QUEUE_LANE_TIMED,
+} QueueLane;
+
 extern void queue_ring_load(QueueState *state);
 extern void queue_ring_complete(QueueState *state);
 extern void queue_ring_refresh(QueueState *state, QueueSegment *segment, Relation rel);
 extern void queue_ring_remove_all(QueueState *state);
+extern bool queue_ring_next_in(QueueState *state, QueueLane lane, uint64 *position, QueueTime now,
+							   QueueSegment **segment, uint32 *generation);
 extern bool queue_ring_next(QueueState *state, uint64 *position, QueueTime now,
 							QueueSegment **segment, uint32 *generation);
 extern QueueTime queue_ring_due(QueueState *state);
@@ -20,5 +33,10 @@ extern bool queue_ring_has_sealed(QueueState *state);
 extern bool queue_ring_has(QueueState *state, Oid relid);
 extern int32 queue_ring_next_number(QueueState *state);
 extern Relation queue_ring_open_active(QueueState *state, int64 size, QueueSegment **segment);
+
+extern QueueBucket queue_ring_bucket(TimestampTz visible_at, TimestampTz wall);
+extern Relation queue_ring_open_timed(QueueState *state, int64 size, const QueueBucket *bucket,
+									  QueueSegment **segment, bool *lacking);
+extern void queue_ring_close_buckets(QueueState *state, TimestampTz wall);
 
 #endif							/* QUEUE_RING_H */

@@ -119,13 +119,13 @@ last_offset(Buffer buffer)
 	return PageIsNew(page) ? 0 : PageGetMaxOffsetNumber(page);
 }
 
-/* The id of the first row that is still there in full; 0 if none is. */
-static int64
-read_first_id(Relation rel, BlockNumber pages)
+/* What the first row tells that is still there in full; an id of 0 if none is. */
+static void
+read_first(Relation rel, QueueSegmentFacts *facts)
 {
-	int64		id = 0;
-
-	for (BlockNumber block = 0; block < pages && id == 0; block++)
+	facts->first_id = 0;
+	facts->timed = false;
+	for (BlockNumber block = 0; block < facts->pages && facts->first_id == 0; block++)
 	{
 		Buffer		buffer = ReadBuffer(rel, block);
 
@@ -133,15 +133,17 @@ read_first_id(Relation rel, BlockNumber pages)
 		for (OffsetNumber i = FirstOffsetNumber; i <= last_offset(buffer); i++)
 		{
 			HeapTupleData tuple;
+			QueueMessageHead head;
 
 			if (!tuple_at(rel, buffer, i, &tuple))
 				continue;
-			id = queue_message_id(&tuple, RelationGetDescr(rel));
+			queue_message_head(&head, &tuple, RelationGetDescr(rel));
+			facts->first_id = head.id;
+			facts->timed = !TIMESTAMP_IS_NOBEGIN(head.visible_at);
 			break;
 		}
 		UnlockReleaseBuffer(buffer);
 	}
-	return id;
 }
 
 /* Bytes that are stored out of line. */
@@ -189,7 +191,7 @@ queue_segment_read_facts(QueueSegmentFacts *facts)
 		return false;
 	facts->relfilenumber = queue_relfilenumber(rel);
 	facts->pages = RelationGetNumberOfBlocks(rel);
-	facts->first_id = read_first_id(rel, facts->pages);
+	read_first(rel, facts);
 	facts->toasted = read_toasted(rel);
 	facts->half_emptied = queue_segment_is_half_emptied(rel);
 	relation_close(rel, AccessShareLock);
@@ -226,6 +228,8 @@ queue_segment_allocate(QueueState *state, const QueueSegmentFacts *facts, QueueS
 		pg_atomic_init_u64(&segment->retry_at, 0);
 		queue_map_attach(segment);
 		segment->role = role;
+		segment->timed = facts->timed;
+		segment->bucket = (QueueBucket) {0};
 	}
 	LWLockRelease(&locks[0].lock);
 	return segment;

@@ -112,11 +112,13 @@ reset(QueueState *state, Oid database, int32 id)
 	state->loaded = false;
 	state->first_segment = QUEUE_NONE;
 	state->reserves = 0;
+	state->timed = 0;
 	state->ranks = 0;
 	pg_atomic_init_u32(&state->active, QUEUE_NONE);
 	pg_atomic_init_u32(&state->asks, QUEUE_ASK_RECOUNT | QUEUE_ASK_RECLAIM | QUEUE_ASK_RESERVE);
 	pg_atomic_init_u32(&state->definition, 0);
 	pg_atomic_init_u32(&state->inexact, 1);
+	pg_atomic_init_u32(&state->turn, 0);
 	pg_atomic_init_u64(&state->keeper, QUEUE_TIME_NEVER);
 	pg_atomic_init_u64(&state->recheck, 0);
 	pg_atomic_init_u64(&state->recheck_at, 0);

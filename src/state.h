@@ -52,6 +52,7 @@ typedef struct QueueState
 	bool		loaded;			/* the ring is known */
 	uint32		first_segment;	/* in ring order, oldest first */
 	uint32		reserves;		/* empty segments */
+	uint32		timed;			/* segments with messages that wait for their time */
 	uint64		ranks;			/* the last rank given to a segment */
 
 	/* atomic */
@@ -61,6 +62,7 @@ typedef struct QueueState
 	pg_atomic_uint32 slots;		/* leases and the like that it holds */
 	pg_atomic_uint32 sleepers;
 	pg_atomic_uint32 inexact;	/* counters are being rebuilt */
+	pg_atomic_uint32 turn;		/* counts claims: which lane is first */
 	pg_atomic_uint64 keeper;	/* QueueTime at which some sleeper looks again */
 	pg_atomic_uint64 recheck;	/* QueueTime of the next look at forgotten groups */
 	pg_atomic_uint64 recheck_at;	/* how far that look has come */

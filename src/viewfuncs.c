@@ -307,7 +307,7 @@ queue_stats(PG_FUNCTION_ARGS)
 static void
 show_segments(QueueDef *def, ReturnSetInfo *result)
 {
-	static const char *const roles[] = {"free", "reserve", "active", "sealed"};
+	static const char *const roles[] = {"free", "reserve", "active", "timed", "sealed"};
 	static const char *const kept[] = {
 		NULL, "messages are left in it", "reclaim_delay has not passed since the last delete",
 		"somebody holds a lock on it", "transactions on it are open"

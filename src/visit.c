@@ -14,6 +14,7 @@
 
 #include "guc.h"
 #include "lease.h"
+#include "message.h"
 #include "visit.h"
 
 void
@@ -81,6 +82,7 @@ look_at_slot(QueueVisit *visit, uint32 number)
 		offset <= MaxHeapTuplesPerPage)
 	{
 		visit->held_by[offset] = number;
+		visit->held_id[offset] = slot->message_id;
 		visit->held_as[offset] = judge_slot(visit, slot, word);
 	}
 	queue_slot_unlock(slot, word);
@@ -132,6 +134,17 @@ queue_visit_passes(QueueVisit *visit, HeapTuple tuple, QueueTupleFate fate)
 			return false;
 		case QUEUE_TUPLE_LIVE:
 			break;
+	}
+	/*
+	 * The message before in this place is deleted, a VACUUM was quick, and the
+	 * slot is about to be freed, which lowers nothing.
+	 */
+	if (held != QUEUE_HELD_NOT &&
+		visit->held_id[ItemPointerGetOffsetNumber(&tuple->t_self)] !=
+		queue_message_id(tuple, RelationGetDescr(visit->rel)))
+	{
+		queue_visit_due(visit, 0);
+		return false;
 	}
 	return true;
 }

@@ -32,6 +32,7 @@ typedef struct QueueVisit
 	/* by offset on the page */
 	uint8		held_as[MaxHeapTuplesPerPage + 1];
 	uint32		held_by[MaxHeapTuplesPerPage + 1];
+	int64		held_id[MaxHeapTuplesPerPage + 1];
 } QueueVisit;
 
 extern void queue_visit_begin(QueueVisit *visit, QueueSegment *segment, Relation rel);

@@ -220,7 +220,7 @@ plan_sweep(QueueState *state, QueueTime now)
 static void
 tend_queue(QueueState *state, QueueTime now)
 {
-	bool		sealed = queue_ring_has_sealed(state);
+	bool		sealed = queue_ring_has_sealed(state) || state->timed > 0;
 
 	queue_maintain_sample(state);
 	/* Should a wakeup ever be lost, it is made up for here. */
