@@ -43,6 +43,8 @@ typedef struct Claim
 	const QueueClaimRequest *request;
 	Snapshot	snapshot;
 	bool		sweep;			/* take nothing, look at everything */
+	bool		move;			/* a sweep that has the worker store messages elsewhere */
+	int			handed_over;	/* for that */
 	bool		saw_expired;
 	bool		lacks_slots;
 	int			pages_left;		/* to look at in vain */
@@ -69,6 +71,7 @@ fill_slot(Claim *claim, QueueSlot *slot, HeapTuple tuple, const QueueMessageHead
 	slot->failures = head->failures;
 	slot->unwritten = false;
 	slot->timed = !TIMESTAMP_IS_NOBEGIN(head->visible_at);
+	slot->moving = false;
 	slot->reason = QUEUE_FAILURE_NONE;
 	slot->taken = claim->visit.now;
 	slot->deadline = QUEUE_TIME_NEVER;
@@ -116,6 +119,7 @@ fill_lease(Claim *claim, QueueSlot *slot, const QueueMessageHead *head, bool die
 	slot->taken = claim->visit.now;
 	slot->deadline = claim->visit.now + lease;
 	slot->cap = claim->visit.now + Max(def->options.lease_max, lease);
+	slot->moving = false;
 	slot->retry_delay = queue_options_retry_delay(&def->options, slot->failures + 1);
 	slot->at_limit = dies && slot->failures + 1 >= limit_of(claim, head);
 	slot->owner = GetUserId();
@@ -211,17 +215,24 @@ claim_tuple(Claim *claim, HeapTuple tuple, const QueueMessageHead *head, HeapTup
 	return true;
 }
 
+/* A slot with which the worker gets a message to write; NULL if none can be had. */
+static QueueSlot *
+get_slot_for_worker(Claim *claim, HeapTuple tuple, const QueueMessageHead *head, uint64 *word)
+{
+	/* While no worker writes, what waits for it must not eat up the slots. */
+	if (pg_atomic_read_u32(&claim->request->def->state->slots) >= queue_slot_count() / 16)
+		return NULL;
+	return get_slot(claim, tuple, head, word);
+}
+
 /* An expired message goes to the worker, by a slot that nobody can claim. */
 static void
 hand_over_expired(Claim *claim, HeapTuple tuple, const QueueMessageHead *head)
 {
 	QueueState *state = claim->request->def->state;
 	uint64		old;
-	QueueSlot  *slot = NULL;
+	QueueSlot  *slot = get_slot_for_worker(claim, tuple, head, &old);
 
-	/* While no worker writes them, expired messages must not eat up the slots. */
-	if (pg_atomic_read_u32(&state->slots) < queue_slot_count() / 16)
-		slot = get_slot(claim, tuple, head, &old);
 	if (slot == NULL)
 	{
 		queue_visit_due(&claim->visit, claim->visit.now + queue_recheck_interval * INT64CONST(1000));
@@ -232,6 +243,33 @@ hand_over_expired(Claim *claim, HeapTuple tuple, const QueueMessageHead *head)
 		queue_slot_link(slot, claim->visit.hold);
 	queue_slot_unlock(slot, queue_slot_next_word(old, QUEUE_SLOT_COOLING, QUEUE_SLOT_GONE |
 												 QUEUE_SLOT_DEAD | QUEUE_SLOT_EXPIRED));
+	if (queue_state_ask(state, QUEUE_ASK_FAILURES))
+		queue_wakeup_worker(MyDatabaseId);
+}
+
+/*
+ * One that the worker is to store elsewhere, as it is. Until then it can be
+ * claimed when it could be claimed before.
+ */
+static void
+hand_over_survivor(Claim *claim, HeapTuple tuple, const QueueMessageHead *head)
+{
+	QueueState *state = claim->request->def->state;
+	QueueTime	next = head->visible_at <= claim->visit.wall ? 0 : queue_clock_from_wall(head->visible_at);
+	uint64		old;
+	QueueSlot  *slot;
+
+	queue_visit_due(&claim->visit, head->expires_at < head->visible_at
+					? queue_clock_from_wall(head->expires_at) : next);
+	slot = get_slot_for_worker(claim, tuple, head, &old);
+	if (slot == NULL)
+		return;
+	slot->moving = true;
+	slot->next = next;
+	queue_slot_link(slot, claim->visit.hold);
+	queue_slot_unlock(slot, queue_slot_next_word(old, QUEUE_SLOT_COOLING,
+												 QUEUE_SLOT_GONE | QUEUE_SLOT_RELEASED));
+	claim->handed_over++;
 	if (queue_state_ask(state, QUEUE_ASK_FAILURES))
 		queue_wakeup_worker(MyDatabaseId);
 }
@@ -270,6 +308,11 @@ consider(Claim *claim, HeapTuple tuple)
 			hand_over_expired(claim, tuple, &head);
 		else
 			queue_visit_due(&claim->visit, claim->visit.now + queue_recheck_interval * INT64CONST(1000));
+		return true;
+	}
+	if (claim->move && queue_visit_held(&claim->visit, tuple) == QUEUE_HELD_NOT)
+	{
+		hand_over_survivor(claim, tuple, &head);
 		return true;
 	}
 	/* A cooling message is due by its slot, not by its row. */
@@ -520,7 +563,7 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	claim->claimed_count = 0;
 	claim->bytes = 0;
 	claim->lacks_slots = false;
-	claim->sweep = false;
+	claim->sweep = claim->move = false;
 	for (;;)
 	{
 		ok = claim_round(claim, &busy);
@@ -542,6 +585,29 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	return n;
 }
 
+static int
+sweep_page(QueueDef *def, Relation rel, QueueSegment *segment, BlockNumber page, bool move)
+{
+	QueueClaimRequest request = {.def = def};
+	Claim	   *claim;
+	QueueMapHold hold;
+	int			handed_over;
+
+	if (queue_map_take(segment, page, QUEUE_TIME_NEVER, &hold) != QUEUE_MAP_TAKEN)
+		return 0;
+	claim = palloc0(sizeof(Claim));
+	claim->request = &request;
+	claim->snapshot = NULL;
+	queue_visit_begin(&claim->visit, segment, rel);
+	claim->sweep = true;
+	claim->move = move;
+	visit_page(claim, &hold);
+	queue_slot_return_reserved();
+	handed_over = claim->handed_over;
+	pfree(claim);
+	return handed_over;
+}
+
 /*
  * Look at everything on a page and take nothing: leases run out, expired
  * messages go to the worker, the page's due becomes what it should be.
@@ -549,18 +615,15 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 void
 queue_dequeue_sweep_page(QueueDef *def, Relation rel, QueueSegment *segment, BlockNumber page)
 {
-	QueueClaimRequest request = {.def = def};
-	Claim	   *claim;
-	QueueMapHold hold;
+	sweep_page(def, rel, segment, page, false);
+}
 
-	if (queue_map_take(segment, page, QUEUE_TIME_NEVER, &hold) != QUEUE_MAP_TAKEN)
-		return;
-	claim = palloc0(sizeof(Claim));
-	claim->request = &request;
-	claim->snapshot = NULL;
-	queue_visit_begin(&claim->visit, segment, rel);
-	claim->sweep = true;
-	visit_page(claim, &hold);
-	queue_slot_return_reserved();
-	pfree(claim);
+/*
+ * The same, and messages that nobody holds go to the worker, to be stored in
+ * another segment. Returns how many.
+ */
+int
+queue_dequeue_move_page(QueueDef *def, Relation rel, QueueSegment *segment, BlockNumber page)
+{
+	return sweep_page(def, rel, segment, page, true);
 }

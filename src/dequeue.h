@@ -37,5 +37,7 @@ extern int	queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapsh
 								QueueClaimed *claimed);
 extern void queue_dequeue_sweep_page(QueueDef *def, Relation rel, QueueSegment *segment,
 									 BlockNumber page);
+extern int	queue_dequeue_move_page(QueueDef *def, Relation rel, QueueSegment *segment,
+									BlockNumber page);
 
 #endif							/* QUEUE_DEQUEUE_H */

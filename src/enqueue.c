@@ -43,6 +43,7 @@ typedef struct Place
 typedef struct Store
 {
 	QueueDef   *def;
+	bool		again;			/* the messages were in the queue before */
 	int64		size;			/* of a segment, bytes */
 	TimestampTz wall;
 	const QueueMessage *messages;
@@ -70,19 +71,13 @@ due_of(const QueueMessage *message)
 	return TIMESTAMP_IS_NOBEGIN(visible_at) ? 0 : queue_clock_from_wall(visible_at);
 }
 
-/* What failed before does not begin again at the end of the queue. */
+/* What was in the queue before does not begin again at its end. */
 static Place
 place_of(const Store *store, const QueueMessage *message)
 {
 	TimestampTz visible_at = visible_at_of(message);
-	Place		place = {.active = false};
-	bool		isnull;
+	Place		place = {.active = TIMESTAMP_IS_NOBEGIN(visible_at) && !store->again};
 
-	if (TIMESTAMP_IS_NOBEGIN(visible_at))
-	{
-		queue_message_get(message, QUEUE_COLUMN_FAILURES, &isnull);
-		place.active = isnull || store->def->dead_letter_of != 0;
-	}
 	if (!place.active)
 		place.bucket = queue_ring_bucket(visible_at, store->wall);
 	return place;
@@ -144,15 +139,17 @@ store_place(Store *store, int first)
 }
 
 /*
- * Store complete messages. Neither pause nor limits are looked at: that is
- * for new ones. Keeps a RowExclusiveLock on the segments.
+ * Store complete messages, which were in this queue before (again) or not.
+ * Neither pause nor limits are looked at: that is for new ones. Keeps a
+ * RowExclusiveLock on the segments.
  */
 void
-queue_enqueue_store(QueueDef *def, const QueueMessage *messages, int n)
+queue_enqueue_store(QueueDef *def, const QueueMessage *messages, int n, bool again)
 {
 	int			room = Min(n, INSERT_AT_ONCE);
 	Store		store = {
 		.def = def,
+		.again = again,
 		.size = def->options.segment_size ? def->options.segment_size
 		: (int64) queue_segment_size * 1024,
 		.wall = queue_clock_wall(),
@@ -188,5 +185,5 @@ queue_enqueue(QueueDef *def, QueueMessage *messages, int n)
 	for (int i = 0; i < n; i++)
 		queue_message_check(&messages[i]);
 	queue_pending_enqueued(def->state, n);
-	queue_enqueue_store(def, messages, n);
+	queue_enqueue_store(def, messages, n, false);
 }

@@ -141,7 +141,7 @@ store_retry(QueueMessage *message, QueueDef *def, TimestampTz next)
 		queue_message_clear(message, QUEUE_COLUMN_VISIBLE_AT);
 	else
 		queue_message_set(message, QUEUE_COLUMN_VISIBLE_AT, TimestampTzGetDatum(next));
-	queue_enqueue_store(def, message, 1);
+	queue_enqueue_store(def, message, 1, true);
 }
 
 /*
@@ -175,7 +175,7 @@ store_dead(QueueMessage *message, QueueDef *def, QueueSlot *slot, const char *re
 	queue_message_clear(message, QUEUE_COLUMN_LAST_FAILED_AT);
 	queue_message_clear(message, QUEUE_COLUMN_FAILURES);
 	queue_message_clear(message, QUEUE_COLUMN_MAX_ATTEMPTS);
-	queue_enqueue_store(target, message, 1);
+	queue_enqueue_store(target, message, 1, false);
 }
 
 /*
@@ -210,7 +210,10 @@ queue_failure_write(QueueSettling *settling, const QueueFailure *failure)
 		store_dead(&message, settling->def, settling->slot, failure->death, failures);
 		return QUEUE_FATE_DEAD;
 	}
-	store_retry(&message, settling->def, failure->next);
+	if (failure->moves)
+		queue_enqueue_store(settling->def, &message, 1, true);
+	else
+		store_retry(&message, settling->def, failure->next);
 	return QUEUE_FATE_RETRY;
 }
 
@@ -390,6 +393,7 @@ write_slot(uint32 number)
 	slot = settling.slot;
 	failure.error = reason_text(slot->reason);
 	failure.counts = !(settling.prior & (QUEUE_SLOT_RELEASED | QUEUE_SLOT_EXPIRED));
+	failure.moves = slot->moving;
 	failure.next = queue_clock_to_wall(slot->next);
 	if (settling.prior & QUEUE_SLOT_EXPIRED)
 	{

@@ -21,6 +21,7 @@ typedef struct QueueFailure
 	const char *error;			/* NULL: keep the last one */
 	bool		counts;			/* one failure more */
 	bool		expired;		/* the death is that its time to live is over */
+	bool		moves;			/* nothing at all: it is stored elsewhere, as it is */
 	TimestampTz next;			/* of the retry; DT_NOBEGIN: at once */
 } QueueFailure;
 

@@ -143,6 +143,92 @@ queue_maintain_reclaim(QueueDef *def)
 	return false;
 }
 
+/* ---- moving what is left ---- */
+
+/* What is left of a segment is moved if it is no more than this part of it. */
+#define FEW_LEFT 8
+
+typedef struct Left
+{
+	int64		bytes;
+	bool	   *on_page;
+} Left;
+
+static bool
+note_left(HeapTuple tuple, QueueTupleFate fate, void *arg)
+{
+	Left	   *left = arg;
+
+	if (fate == QUEUE_TUPLE_GONE)
+		return true;
+	left->bytes += tuple->t_len;
+	left->on_page[ItemPointerGetBlockNumber(&tuple->t_self)] = true;
+	return true;
+}
+
+/* Have what is left of a segment moved, if it is little. */
+static void
+move_left(QueueDef *def, QueueSegment *segment, Relation rel)
+{
+	BlockNumber pages = RelationGetNumberOfBlocks(rel);
+	int64		most = (int64) pages * BLCKSZ / FEW_LEFT;
+	int64		live = (int64) pg_atomic_read_u64(&segment->live);
+	Left		left = {.on_page = palloc0(pages + 1)};
+	int			moving = 0;
+
+	for (BlockNumber page = 0; page < pages && left.bytes <= most; page++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		queue_segment_visit(rel, page, NULL, note_left, &left);
+	}
+	for (BlockNumber page = 0; page < pages && left.bytes <= most; page++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (left.on_page[page])
+			moving += queue_dequeue_move_page(def, rel, segment, page);
+	}
+	/* A backlog is read once, and not again before half of it is gone. */
+	if (left.bytes > most)
+		segment->move_below = live / 2;
+	segment->move_at = queue_clock_now() +
+		(moving > 0 ? RETRY_LOCKED : Max(RETRY_LIVE, queue_reclaim_delay * INT64CONST(1000)));
+	pfree(left.on_page);
+}
+
+/*
+ * Move what is left of one old segment, so that it can be emptied; true: one
+ * was looked at. It is old when nobody has deleted anything for reclaim_delay:
+ * a backlog that is being consumed empties its segments by itself, and so does
+ * a bucket when its time has come. What somebody holds stays.
+ */
+bool
+queue_maintain_move(QueueDef *def)
+{
+	QueueTime	now = queue_clock_now();
+	uint64		position = 0;
+	QueueSegment *segment;
+	uint32		generation;
+
+	while (queue_ring_next(def->state, &position, QUEUE_TIME_NEVER, &segment, &generation))
+	{
+		Relation	rel;
+
+		if (segment->role != QUEUE_SEGMENT_SEALED ||
+			pg_atomic_read_u32(&segment->kept) != QUEUE_KEPT_LIVE ||
+			now < segment->move_at || queue_ring_waits(segment, queue_clock_wall()) ||
+			now < (QueueTime) pg_atomic_read_u64(&segment->deleted_at) + queue_reclaim_delay * INT64CONST(1000) ||
+			(int64) pg_atomic_read_u64(&segment->live) > segment->move_below)
+			continue;
+		rel = queue_segment_open(segment, generation, AccessShareLock);
+		if (rel == NULL)
+			continue;
+		move_left(def, segment, rel);
+		relation_close(rel, AccessShareLock);
+		return true;
+	}
+	return false;
+}
+
 /*
  * Visit some pages of a queue, going round: what changed without a callback is
  * found, what expired is handed over, leases that ran out are counted.
@@ -177,7 +263,10 @@ queue_maintain_sweep(QueueDef *def, int pages)
 		relation_close(rel, AccessShareLock);
 	}
 	if (pages > 0 && wrapped)
+	{
 		state->swept = 0;
+		state->swept_all = true;
+	}
 }
 
 /*

@@ -11,6 +11,7 @@ extern bool queue_maintain_failures(void);
 extern bool queue_maintain_reserve(QueueDef *def);
 extern bool queue_maintain_reclaim(QueueDef *def);
 extern void queue_maintain_look(QueueDef *def);
+extern bool queue_maintain_move(QueueDef *def);
 extern void queue_maintain_sweep(QueueDef *def, int pages);
 extern bool queue_maintain_recount(QueueDef *def);
 extern void queue_maintain_notify(QueueDef *def);

@@ -78,6 +78,10 @@ typedef struct QueueSegment
 	pg_atomic_uint64 retry_at;	/* QueueTime before which not to try again */
 	pg_atomic_uint32 dirs[QUEUE_MAP_DIRS];
 	pg_atomic_uint32 root;
+
+	/* the worker alone */
+	QueueTime	move_at;		/* not to look before whether the rest can be moved */
+	int64		move_below;		/* nor while it has more messages than this */
 } QueueSegment;
 
 /* What a claimer holds while it has a page's busy bit. */

@@ -59,14 +59,6 @@ free_ring(QueueState *state)
 	state->timed = 0;
 }
 
-/* A segment that takes inserts takes no more. The ring lock must be held. */
-static void
-seal(QueueSegment *segment)
-{
-	segment->role = QUEUE_SEGMENT_SEALED;
-	segment->bucket = (QueueBucket) {0};
-}
-
 /*
  * Give an empty segment from the reserve its place at the end of the ring; NULL
  * if there is none. The ring lock must be held.
@@ -398,7 +390,7 @@ queue_ring_advance(QueueState *state, QueueSegment *full)
 
 		if (next)
 		{
-			seal(full);
+			full->role = QUEUE_SEGMENT_SEALED;
 			pg_atomic_write_u32(&state->active, queue_segment_index(next));
 		}
 	}
@@ -419,6 +411,7 @@ queue_ring_reuse(QueueState *state, QueueSegment *emptied)
 	state->reserves++;
 	state->timed -= emptied->timed;
 	emptied->timed = false;
+	emptied->bucket = (QueueBucket) {0};
 	LWLockRelease(lock);
 }
 
@@ -547,6 +540,13 @@ queue_ring_bucket(TimestampTz visible_at, TimestampTz wall)
 	return bucket;
 }
 
+/* Whether some of the segment's messages have still to wait for their time. */
+bool
+queue_ring_waits(const QueueSegment *segment, TimestampTz wall)
+{
+	return !TIMESTAMP_IS_NOEND(segment->bucket.end) && segment->bucket.end > wall;
+}
+
 static bool
 is_near(const QueueBucket *bucket)
 {
@@ -655,7 +655,7 @@ choose_timed(QueueState *state, int64 size, const QueueBucket *bucket, bool *lac
 	if (*lacking && (fresh = use_reserve(state, QUEUE_SEGMENT_TIMED)) != NULL)
 	{
 		if (chosen && same_bucket(&chosen->bucket, bucket))
-			seal(chosen);
+			chosen->role = QUEUE_SEGMENT_SEALED;
 		fresh->timed = true;
 		fresh->bucket = *bucket;
 		state->timed++;
@@ -715,7 +715,7 @@ queue_ring_close_buckets(QueueState *state, TimestampTz wall)
 		QueueSegment *segment = queue_segment_at(i);
 
 		if (segment->role == QUEUE_SEGMENT_TIMED && segment->bucket.end < wall + NEAR)
-			seal(segment);
+			segment->role = QUEUE_SEGMENT_SEALED;
 	}
 	LWLockRelease(lock);
 }

@@ -37,6 +37,7 @@ extern Relation queue_ring_open_active(QueueState *state, int64 size, QueueSegme
 extern QueueBucket queue_ring_bucket(TimestampTz visible_at, TimestampTz wall);
 extern Relation queue_ring_open_timed(QueueState *state, int64 size, const QueueBucket *bucket,
 									  QueueSegment **segment, bool *lacking);
+extern bool queue_ring_waits(const QueueSegment *segment, TimestampTz wall);
 extern void queue_ring_close_buckets(QueueState *state, TimestampTz wall);
 
 #endif							/* QUEUE_RING_H */

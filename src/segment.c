@@ -230,6 +230,8 @@ queue_segment_allocate(QueueState *state, const QueueSegmentFacts *facts, QueueS
 		segment->role = role;
 		segment->timed = facts->timed;
 		segment->bucket = (QueueBucket) {0};
+		segment->move_at = 0;
+		segment->move_below = PG_INT64_MAX;
 	}
 	LWLockRelease(&locks[0].lock);
 	return segment;
@@ -803,6 +805,8 @@ queue_segment_truncate(QueueSegment *segment, Relation rel, const QueueDeadProof
 	queue_map_detach(segment);
 	queue_map_attach(segment);
 	pg_atomic_write_u64(&segment->live, 0);
+	segment->move_at = 0;
+	segment->move_below = PG_INT64_MAX;
 	pg_atomic_write_u32(&segment->generation,
 						pg_atomic_add_fetch_u32(&shared->generation, 1));
 	return true;

@@ -74,6 +74,7 @@ typedef struct QueueSlot
 	int32		failures;		/* before this lease, unwritten ones included */
 	bool		unwritten;		/* failures is more than the row says */
 	bool		timed;			/* the row has a time of delivery */
+	bool		moving;			/* cooling: only to be stored elsewhere, as it is */
 	bool		at_limit;		/* the next failure is the last */
 	uint8		reason;			/* QueueFailureReason */
 	int64		retry_delay;	/* after a failure of this lease, us */

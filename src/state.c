@@ -113,6 +113,7 @@ reset(QueueState *state, Oid database, int32 id)
 	state->first_segment = QUEUE_NONE;
 	state->reserves = 0;
 	state->timed = 0;
+	state->swept_all = false;
 	state->ranks = 0;
 	pg_atomic_init_u32(&state->active, QUEUE_NONE);
 	pg_atomic_init_u32(&state->asks, QUEUE_ASK_RECOUNT | QUEUE_ASK_RECLAIM | QUEUE_ASK_RESERVE);

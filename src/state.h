@@ -73,6 +73,7 @@ typedef struct QueueState
 	/* the worker alone */
 	QueueTime	sampled;
 	uint64		swept;			/* pages, since the last time round */
+	bool		swept_all;		/* all of it was seen since the server's start */
 	QueueTime	sweep_at;		/* of the next step of a sweep */
 	int64		sweep_pause;	/* us; grows while nothing happens */
 	uint64		sweep_saw;		/* sum of the counters then */

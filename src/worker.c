@@ -45,6 +45,9 @@
 /* Pages a sweep visits in one step, and how long a round of all may take. */
 #define SWEEP_PAGES 256
 
+/* After a start, what a queue's sweep may take of a tick until it was round once, us. */
+#define LEARNING_TIME INT64CONST(200000)
+
 /* Transactions that write failures, in one round: nothing else is to starve. */
 #define FAILURE_STEPS 200
 
@@ -126,10 +129,17 @@ step_reclaim(QueueDef *def)
 }
 
 static bool
+step_move(QueueDef *def)
+{
+	return queue_maintain_move(def);
+}
+
+/* True: a good deal is not known yet, since the server has started. */
+static bool
 step_sweep(QueueDef *def)
 {
 	queue_maintain_sweep(def, SWEEP_PAGES);
-	return false;
+	return !def->state->swept_all;
 }
 
 static bool
@@ -229,10 +239,15 @@ tend_queue(QueueState *state, QueueTime now)
 		state->saw_ready = false;
 	else
 		run_step("looking at due pages", state->view, step_look);
+	while (!state->swept_all && queue_clock_now() < now + LEARNING_TIME &&
+		   run_step("learning what is due", state->view, step_sweep))
+		CHECK_FOR_INTERRUPTS();
 	if (now >= state->recount_at && take_ask(state, QUEUE_ASK_RECOUNT) &&
 		!run_step("counting messages", state->view, step_recount))
 		queue_state_ask(state, QUEUE_ASK_RECOUNT);
 	while (sealed && run_step("emptying a segment", state->view, step_reclaim))
+		CHECK_FOR_INTERRUPTS();
+	while (sealed && run_step("moving messages", state->view, step_move))
 		CHECK_FOR_INTERRUPTS();
 	if (now >= state->sweep_at)
 	{
