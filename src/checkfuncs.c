@@ -209,16 +209,35 @@ check_counter(ReturnSetInfo *result, QueueDef *def)
 	}
 }
 
+/* Whether as many segments are in the ring as in the catalog: the worker makes some all the time. */
+static bool
+ring_is_complete(QueueDef *def)
+{
+	for (int tries = 0; tries < 3; tries++)
+	{
+		int			in_ring = 0;
+		uint64		position = 0;
+		QueueSegment *segment;
+		uint32		generation;
+		ListCell   *cell;
+
+		foreach(cell, queue_catalog_segments(def->id))
+			in_ring += queue_ring_has(def->state, ((QueueCatalogSegment *) lfirst(cell))->relid);
+		while (queue_ring_next(def->state, &position, QUEUE_TIME_NEVER, &segment, &generation))
+			in_ring--;
+		if (in_ring == 0)
+			return true;
+		pg_usleep(10000);
+	}
+	return false;
+}
+
 /* Each segment in the catalog is in the ring, plain, and the other way round. */
 static void
 check_ring(ReturnSetInfo *result, QueueDef *def)
 {
 	List	   *known = queue_catalog_segments(def->id);
 	ListCell   *cell;
-	int			in_ring = 0;
-	uint64		position = 0;
-	QueueSegment *segment;
-	uint32		generation;
 
 	if (known == NIL)
 		put_broken(result, def->name, "segments", "it has no segment");
@@ -232,15 +251,12 @@ check_ring(ReturnSetInfo *result, QueueDef *def)
 			put_broken(result, def->name, "segments", "the table of a segment is gone");
 		else
 		{
-			in_ring += queue_ring_has(def->state, relid);
 			if (queue_segment_is_half_emptied(rel))
 				put_broken(result, def->name, "toast", "the toast table of a segment was emptied half way");
 			relation_close(rel, AccessShareLock);
 		}
 	}
-	while (queue_ring_next(def->state, &position, QUEUE_TIME_NEVER, &segment, &generation))
-		in_ring--;
-	if (in_ring != 0)
+	if (!ring_is_complete(def))
 		put_broken(result, def->name, "ring", "catalog and ring of segments differ");
 }
 

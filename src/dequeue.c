@@ -44,6 +44,7 @@ typedef struct Claim
 	Snapshot	snapshot;
 	bool		sweep;			/* take nothing, look at everything */
 	bool		move;			/* a sweep that has the worker store messages elsewhere */
+	bool		ready_too;		/* those that could be claimed at once */
 	int			handed_over;	/* for that */
 	bool		saw_expired;
 	bool		lacks_slots;
@@ -310,7 +311,8 @@ consider(Claim *claim, HeapTuple tuple)
 			queue_visit_due(&claim->visit, claim->visit.now + queue_recheck_interval * INT64CONST(1000));
 		return true;
 	}
-	if (claim->move && queue_visit_held(&claim->visit, tuple) == QUEUE_HELD_NOT)
+	if (claim->move && queue_visit_held(&claim->visit, tuple) == QUEUE_HELD_NOT &&
+		(claim->ready_too || head.visible_at > claim->visit.wall))
 	{
 		hand_over_survivor(claim, tuple, &head);
 		return true;
@@ -509,6 +511,7 @@ look_again(QueueState *state)
 	QueueTime	now = queue_clock_now();
 	uint64		next = pg_atomic_read_u64(&state->recheck);
 	uint64		group;
+	uint64		left = LOOK_AGAIN_GROUPS;
 	uint64		position = 0;
 	QueueSegment *segment;
 	uint32		generation;
@@ -519,26 +522,29 @@ look_again(QueueState *state)
 		return false;
 	queue_clock_check_step();
 	group = pg_atomic_fetch_add_u64(&state->recheck_at, LOOK_AGAIN_GROUPS);
-	while (queue_ring_next(state, &position, QUEUE_TIME_NEVER, &segment, &generation))
+	while (left > 0 && queue_ring_next(state, &position, QUEUE_TIME_NEVER, &segment, &generation))
 	{
 		Relation	rel = queue_segment_open(segment, generation, AccessShareLock);
-		uint32		groups;
+		uint64		groups;
 
 		if (rel == NULL)
 			continue;
 		queue_ring_refresh(state, segment, rel);
 		groups = (pg_atomic_read_u32(&segment->pages) + QUEUE_MAP_GROUP_PAGES - 1) / QUEUE_MAP_GROUP_PAGES;
+		relation_close(rel, AccessShareLock);
 		if (group < groups)
 		{
+			uint64		n = Min(left, groups - group);
+
 			queue_map_lower_range(segment, group * QUEUE_MAP_GROUP_PAGES,
-								  (group + LOOK_AGAIN_GROUPS) * QUEUE_MAP_GROUP_PAGES - 1, 0);
-			relation_close(rel, AccessShareLock);
-			return true;
+								  (group + n) * QUEUE_MAP_GROUP_PAGES - 1, 0);
+			left -= n;
+			group += n;
 		}
-		group -= groups;
-		relation_close(rel, AccessShareLock);
+		group -= Min(group, groups);
 	}
-	pg_atomic_write_u64(&state->recheck_at, 0);
+	if (left > 0)
+		pg_atomic_write_u64(&state->recheck_at, 0);
 	return true;
 }
 
@@ -586,7 +592,8 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 }
 
 static int
-sweep_page(QueueDef *def, Relation rel, QueueSegment *segment, BlockNumber page, bool move)
+sweep_page(QueueDef *def, Relation rel, QueueSegment *segment, BlockNumber page,
+		   bool move, bool ready_too)
 {
 	QueueClaimRequest request = {.def = def};
 	Claim	   *claim;
@@ -601,6 +608,7 @@ sweep_page(QueueDef *def, Relation rel, QueueSegment *segment, BlockNumber page,
 	queue_visit_begin(&claim->visit, segment, rel);
 	claim->sweep = true;
 	claim->move = move;
+	claim->ready_too = ready_too;
 	visit_page(claim, &hold);
 	queue_slot_return_reserved();
 	handed_over = claim->handed_over;
@@ -615,15 +623,17 @@ sweep_page(QueueDef *def, Relation rel, QueueSegment *segment, BlockNumber page,
 void
 queue_dequeue_sweep_page(QueueDef *def, Relation rel, QueueSegment *segment, BlockNumber page)
 {
-	sweep_page(def, rel, segment, page, false);
+	sweep_page(def, rel, segment, page, false, false);
 }
 
 /*
  * The same, and messages that nobody holds go to the worker, to be stored in
- * another segment. Returns how many.
+ * another segment. Returns how many. While a ready one is being written, a
+ * dequeue does not find it, so those go only if nobody asks for any.
  */
 int
-queue_dequeue_move_page(QueueDef *def, Relation rel, QueueSegment *segment, BlockNumber page)
+queue_dequeue_move_page(QueueDef *def, Relation rel, QueueSegment *segment, BlockNumber page,
+						bool ready_too)
 {
-	return sweep_page(def, rel, segment, page, true);
+	return sweep_page(def, rel, segment, page, true, ready_too);
 }

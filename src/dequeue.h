@@ -38,6 +38,6 @@ extern int	queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapsh
 extern void queue_dequeue_sweep_page(QueueDef *def, Relation rel, QueueSegment *segment,
 									 BlockNumber page);
 extern int	queue_dequeue_move_page(QueueDef *def, Relation rel, QueueSegment *segment,
-									BlockNumber page);
+									BlockNumber page, bool ready_too);
 
 #endif							/* QUEUE_DEQUEUE_H */

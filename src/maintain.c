@@ -148,9 +148,13 @@ queue_maintain_reclaim(QueueDef *def)
 /* What is left of a segment is moved if it is no more than this part of it. */
 #define FEW_LEFT 8
 
+/* Nobody asks a queue for messages if no dequeue was in vain for so long, us. */
+#define NOBODY_ASKS INT64CONST(10000000)
+
 typedef struct Left
 {
-	int64		bytes;
+	TupleDesc	desc;
+	int64		bytes;			/* what is out of line included */
 	bool	   *on_page;
 } Left;
 
@@ -158,10 +162,12 @@ static bool
 note_left(HeapTuple tuple, QueueTupleFate fate, void *arg)
 {
 	Left	   *left = arg;
+	QueueMessage message;
 
 	if (fate == QUEUE_TUPLE_GONE)
 		return true;
-	left->bytes += tuple->t_len;
+	queue_message_deform(&message, tuple, left->desc);
+	left->bytes += queue_message_size(&message);
 	left->on_page[ItemPointerGetBlockNumber(&tuple->t_self)] = true;
 	return true;
 }
@@ -171,9 +177,11 @@ static void
 move_left(QueueDef *def, QueueSegment *segment, Relation rel)
 {
 	BlockNumber pages = RelationGetNumberOfBlocks(rel);
-	int64		most = (int64) pages * BLCKSZ / FEW_LEFT;
+	int64		most = queue_segment_bytes(segment) / FEW_LEFT;
+	bool		nobody_asks = queue_clock_now() - NOBODY_ASKS >
+		(QueueTime) pg_atomic_read_u64(&def->state->recheck) + queue_reclaim_delay * INT64CONST(1000);
 	int64		live = (int64) pg_atomic_read_u64(&segment->live);
-	Left		left = {.on_page = palloc0(pages + 1)};
+	Left		left = {.desc = RelationGetDescr(rel),.on_page = palloc0(pages + 1)};
 	int			moving = 0;
 
 	for (BlockNumber page = 0; page < pages && left.bytes <= most; page++)
@@ -185,7 +193,7 @@ move_left(QueueDef *def, QueueSegment *segment, Relation rel)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (left.on_page[page])
-			moving += queue_dequeue_move_page(def, rel, segment, page);
+			moving += queue_dequeue_move_page(def, rel, segment, page, nobody_asks);
 	}
 	/* A backlog is read once, and not again before half of it is gone. */
 	if (left.bytes > most)

@@ -69,6 +69,7 @@ class Client:
         self.connection = None
         self.x = None
         self.ops = []               # of the open transaction
+        self.asked = 0.0            # when the last statement was sent
 
     def stop(self):
         self.deadline = 0.0
@@ -89,19 +90,25 @@ class Client:
 
     def call(self, text, *arguments):
         """Runs a statement; returns its rows."""
-        began = now()
+        before, began = self.asked, now()
+        self.asked = began
         try:
             with self.connection.cursor() as cursor:
                 cursor.execute(text, arguments or None)
                 return cursor.fetchall() if cursor.description else []
         except (psycopg2.Error, SystemError) as error:
-            # The server rolls back to the savepoint now, not when it is told to.
-            if self.x:
-                self.writer.put("fault", x=self.x, t0=began)
-            raise self.explain(error)
+            raise self.fault(self.x, error, before, began)
         finally:
             if now() - began > SLOW:
                 self.writer.put("slow", text=text, seconds=now() - began)
+
+    def fault(self, x, error, before, began):
+        """Writes down since when the transaction may be rolled back: the server does that now, not when
+        it is told to; and a connection is found lost long after, perhaps while the last answer came."""
+        failure = self.explain(error)
+        if x:
+            self.writer.put("fault", x=x, t0=before if isinstance(failure, Lost) else began)
+        return failure
 
     def explain(self, error):
         # psycopg2 has its own way to say that a COPY lost its connection.
@@ -157,7 +164,7 @@ class Client:
             return self.end_prepared()
         self.writer.put("end", x=x, how=how, t0=now())
         self.x = None
-        answer = self.command("COMMIT" if how == "commit" else "ROLLBACK")
+        answer = self.command("COMMIT" if how == "commit" else "ROLLBACK", x)
         self.writer.put("ended", x=x, how="commit" if answer == "COMMIT" else "abort", t1=now())
 
     def end_prepared(self):
@@ -172,14 +179,15 @@ class Client:
             time.sleep(self.rng.random() * 0.5)
         resolve(self.writer, self, x, "commit" if self.rng.random() < 0.7 else "abort")
 
-    def command(self, text):
-        """Runs a command and returns what the server says it was."""
+    def command(self, text, x):
+        """Ends a transaction and returns what the server says it did."""
+        before, self.asked = self.asked, now()
         try:
             with self.connection.cursor() as cursor:
                 cursor.execute(text)
                 return cursor.statusmessage
         except (psycopg2.Error, SystemError) as error:
-            raise self.explain(error)
+            raise self.fault(x, error, before, self.asked)
 
     def ending(self, abort=0.3):
         dice = self.rng.random()

@@ -199,15 +199,13 @@ class Producer(Client):
         self.record(facts, messages, lambda: self.copy(facts["q"], lines))
 
     def copy(self, queue, lines):
-        began = now()
+        before, self.asked = self.asked, now()
         try:
             with self.connection.cursor() as cursor:
                 cursor.copy_expert("COPY queues." + quote(queue) + " (payload, key, headers, delay, ttl, options) FROM STDIN",
                                    io.StringIO(lines))
         except (psycopg2.Error, SystemError) as error:
-            if self.x:
-                self.writer.put("fault", x=self.x, t0=began)
-            raise self.explain(error)
+            raise self.fault(self.x, error, before, self.asked)
         return {}
 
 
