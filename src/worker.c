@@ -51,6 +51,9 @@
 /* Transactions that write failures, in one round: nothing else is to starve. */
 #define FAILURE_STEPS 200
 
+/* How long tables are vacuumed in one round, us: likewise. */
+#define VACUUM_TIME 200000
+
 /* Longest pause between two steps of a sweep where nothing happens, us. */
 #define LONGEST_SWEEP_PAUSE INT64CONST(60000000)
 
@@ -153,6 +156,15 @@ static bool
 step_recount(QueueDef *def)
 {
 	return queue_maintain_recount(def);
+}
+
+/* The segment of its queue that was looked at last. */
+static uint64 vacuum_rank;
+
+static bool
+step_vacuum(QueueDef *def)
+{
+	return queue_maintain_vacuum(def, &vacuum_rank);
 }
 
 static bool
@@ -279,6 +291,47 @@ serve_queue(QueueState *state, bool tick, QueueTime *wake)
 		tend_queue(state, now);
 }
 
+/*
+ * Vacuum what has become old: a walk over all queues whenever ids have gone
+ * on, a piece of it in a round. What cannot be locked is left for the next walk.
+ */
+static void
+vacuum_old(void)
+{
+	/* Where this process is in its walk. */
+	static bool walks;
+	static uint32 position;
+	QueueTime	until = queue_clock_now() + VACUUM_TIME;
+	uint32		next;
+	QueueState *state;
+
+	if (!walks)
+	{
+		if (!queue_maintain_ids_moved())
+			return;
+		walks = true;
+		position = 0;
+		vacuum_rank = 0;
+	}
+	next = position;
+	while ((state = queue_state_next(MyDatabaseId, &next)) != NULL)
+	{
+		while (state->loaded && OidIsValid(state->view) &&
+			   run_step("vacuuming a segment", state->view, step_vacuum))
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (queue_clock_now() >= until)
+				return;
+		}
+		position = next;
+		vacuum_rank = 0;
+		CHECK_FOR_INTERRUPTS();
+		if (queue_clock_now() >= until)
+			return;
+	}
+	walks = false;
+}
+
 /* Queues nobody used since the start are found in the catalog. */
 static bool
 step_load_all(QueueDef *def)
@@ -345,6 +398,8 @@ run_round(QueueTime *next_tick)
 		if (state->loaded)
 			serve_queue(state, tick, &wake);
 	}
+	if (tick)
+		vacuum_old();
 	return wake;
 }
 

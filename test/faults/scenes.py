@@ -1154,6 +1154,31 @@ class ReclaimsToast(Reclaims):
     size = 30000
 
 
+class Vacuums(WorkerScene):
+    """One table of a queue with rows and one without, and what they have out of line."""
+    name = "worker: vacuums what is old"
+    messages = ("a", "b")
+    tables = ("SELECT c.oid FROM queue.segments s JOIN pg_class t ON t.oid = s.segment "
+              "JOIN pg_class c ON c.oid IN (t.oid, t.reltoastrelid)")
+
+    def prepare(self, stage):
+        stage.enqueue("plain", *self.messages, size=60000)
+
+    def trigger(self, stage):
+        stage.helper("UPDATE pg_class SET relfrozenxid = ((pg_current_xact_id()::text::bigint - 80000) & 4294967295)::text::xid "
+                     "WHERE oid IN (" + self.tables + ")")
+
+    def finished(self, stage):
+        """Only when ids go on the worker looks at ages."""
+        young = stage.helper.one("SELECT max(age(relfrozenxid)) < 50000 FROM pg_class WHERE oid IN (" + self.tables + ")")
+        if not young:
+            stage.helper("DO $$ BEGIN FOR i IN 1 .. 1000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
+        return young
+
+    def after(self):
+        return {"plain": ["a", "b"]}
+
+
 class Recounts(WorkerScene):
     name = "worker: counts"
 
@@ -1249,7 +1274,7 @@ class Launches(Starts):
             stage.helper("SELECT 1 FROM pg_stat_activity WHERE backend_type = 'queue launcher'"))
 
 
-WORKER = [WritesFailures, WritesDead, WritesDeadToast, WritesExpired, MakesReserve, Reclaims, ReclaimsToast, Recounts,
-          Notifies, SettlesPrepared, Reloads, Starts, Launches, ReloadsLauncher]
+WORKER = [WritesFailures, WritesDead, WritesDeadToast, WritesExpired, MakesReserve, Reclaims, ReclaimsToast, Vacuums,
+          Recounts, Notifies, SettlesPrepared, Reloads, Starts, Launches, ReloadsLauncher]
 
 ALL = [kind() for kind in SESSIONS + WORKER]
