@@ -1,7 +1,7 @@
 -- What monitoring shows.
 CREATE EXTENSION IF NOT EXISTS queue;
 SET client_min_messages = error;
-SELECT queue.create('Watched "one"', '{"segment_size": "64kB", "backoff": "fixed", "backoff_base": "1 h", "backoff_jitter": 0}');
+SELECT queue.create('Watched "one"', '{"segment_size": "1MB", "backoff": "fixed", "backoff_base": "1 h", "backoff_jitter": 0}');
 SELECT count(queue.enqueue('Watched "one"', to_jsonb(n))) FROM generate_series(1, 8) n;
 SELECT queue.enqueue('Watched "one"', '9', delay => '1 h') > 0 AS sent;
 SELECT queue.ack(receipt) FROM queue.dequeue('Watched "one"');
