@@ -18,7 +18,6 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
-#include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -309,8 +308,7 @@ show_segments(QueueDef *def, ReturnSetInfo *result)
 {
 	static const char *const roles[] = {"free", "reserve", "active", "timed", "sealed"};
 	static const char *const kept[] = {
-		NULL, "messages are left in it", "reclaim_delay has not passed since the last delete",
-		"somebody holds a lock on it", "transactions on it are open"
+		NULL, "messages", "delay", "locked", "in progress"
 	};
 	uint64		position = 0;
 	QueueSegment *segment;
@@ -393,8 +391,9 @@ queue_leases(PG_FUNCTION_ARGS)
 		QueueSlot  *shared = queue_slot(i);
 		QueueSlot	slot;
 		uint64		word = pg_atomic_read_u64(&shared->word);
-		Datum		values[9];
-		bool		nulls[9] = {false};
+		Datum		values[10];
+		bool		nulls[10] = {false};
+		QueueSegment *segment;
 		char	   *name;
 
 		if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_FREE || shared->database != MyDatabaseId)
@@ -420,12 +419,28 @@ queue_leases(PG_FUNCTION_ARGS)
 		values[8] = TimestampTzGetDatum(QUEUE_SLOT_STATE(word) == QUEUE_SLOT_COOLING
 										? queue_clock_to_wall(slot.next)
 										: queue_clock_to_wall(slot.deadline));
+		segment = queue_segment_at(slot.segment);
+		values[9] = ObjectIdGetDatum(segment->relid);
+		nulls[9] = pg_atomic_read_u32(&segment->generation) != slot.generation;
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
 	return (Datum) 0;
 }
 
 /* ---- health ---- */
+
+PG_FUNCTION_INFO_V1(queue_worker_pid);
+Datum
+queue_worker_pid(PG_FUNCTION_ARGS)
+{
+	int			pid;
+
+	queue_error_need_preload();
+	pid = queue_wakeup_worker_pid(MyDatabaseId);
+	if (pid == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_INT32(pid);
+}
 
 static void
 put_health(ReturnSetInfo *result, const char *check, const char *status, const char *value,
@@ -459,56 +474,56 @@ check_worker(ReturnSetInfo *result)
 				   "Failures are not written and nobody is notified. See the server's log; \"max_worker_processes\" may be too low.");
 }
 
-/*
- * Who holds back the oldest snapshot; NULL if nobody but us. Runs with the
- * caller's search_path: a name that is not qualified, an operator too, would
- * let others have the caller run what is theirs.
- */
+/* Old is a transaction that has been open for longer, us, or with more after it. */
+#define HORIZON_OLD_USECS INT64CONST(3600000000)
+#define HORIZON_OLD_XIDS 1000000
+
+/* Text of a column of SPI's first row, in the context of the caller of SPI. */
 static char *
-horizon_holder(void)
+spi_text(int column)
 {
-	char	   *holder = NULL;
+	char	   *value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column);
 
-	SPI_connect();
-	if (SPI_execute("SELECT kind, name FROM ("
-					"SELECT 'backend with pid' AS kind, pid::pg_catalog.text AS name, "
-					"pg_catalog.age(backend_xmin) AS age FROM pg_catalog.pg_stat_activity "
-					"WHERE backend_xmin IS NOT NULL "
-					"AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid() "
-					"UNION ALL SELECT 'prepared transaction', gid, pg_catalog.age(transaction) "
-					"FROM pg_catalog.pg_prepared_xacts "
-					"UNION ALL SELECT 'replication slot', slot_name::pg_catalog.text, "
-					"pg_catalog.age(COALESCE(xmin, catalog_xmin)) FROM pg_catalog.pg_replication_slots "
-					"WHERE xmin IS NOT NULL OR catalog_xmin IS NOT NULL) h "
-					"ORDER BY age DESC LIMIT 1", true, 1) == SPI_OK_SELECT && SPI_processed == 1)
-	{
-		char	   *kind = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-		char	   *name = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
-
-		if (kind && name)
-		{
-			Size		size = strlen(kind) + strlen(name) + 6;
-
-			holder = SPI_palloc(size);
-			snprintf(holder, size, "the %s %s", kind, name);
-		}
-	}
-	SPI_finish();
-	return holder;
+	return value ? strcpy(SPI_palloc(strlen(value) + 1), value) : NULL;
 }
 
+/*
+ * Whoever holds back vacuum the most. Runs with the caller's search_path, as
+ * all queries here: a name that is not qualified, an operator too, would let
+ * others have the caller run what is theirs.
+ */
 static void
 check_horizon(ReturnSetInfo *result)
 {
-	TransactionId oldest = GetOldestNonRemovableTransactionId(NULL);
-	TransactionId next = XidFromFullTransactionId(ReadNextFullTransactionId());
-	int32		age = (int32) (next - oldest);
-	char	   *holder = horizon_holder();
-	bool		old = age > 1000000;
+	char	   *holder = NULL;
+	char	   *remedy = NULL;
+	int32		age = 0;
+	bool		catalogs = false;
+	bool		old = false;
 
+	SPI_connect();
+	if (SPI_execute("SELECT holder, remedy, age, catalogs, since FROM queue._horizon "
+					"ORDER BY age DESC, rank, since LIMIT 1", true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for the holder of the horizon");
+	if (SPI_processed == 1)
+	{
+		HeapTuple	row = SPI_tuptable->vals[0];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		isnull;
+		Datum		since = SPI_getbinval(row, desc, 5, &isnull);
+
+		old = !isnull && queue_clock_wall() - DatumGetTimestampTz(since) > HORIZON_OLD_USECS;
+		age = DatumGetInt32(SPI_getbinval(row, desc, 3, &isnull));
+		old |= age > HORIZON_OLD_XIDS;
+		catalogs = DatumGetBool(SPI_getbinval(row, desc, 4, &isnull));
+		holder = spi_text(1);
+		remedy = spi_text(2);
+	}
+	SPI_finish();
 	put_health(result, "horizon", old ? "warn" : "ok", psprintf("%d transactions", age),
 			   holder ? psprintf("Held by %s.", holder) : "Nobody holds an old snapshot.",
-			   old ? "Queues keep their speed; their segments are emptied after queue.reclaim_delay. Everything else in the database is not vacuumed." : NULL);
+			   old ? psprintf("%s Queues keep their speed, and give disk back after queue.reclaim_delay; %s cannot be vacuumed.",
+							  remedy, catalogs ? "the system catalogs" : "other tables") : NULL);
 }
 
 static void
@@ -536,6 +551,22 @@ check_map(ReturnSetInfo *result)
 			   used > total / 10 * 9 ? "Raise \"queue.map_memory\" if dequeues get slow." : NULL);
 }
 
+/* Who has locks on full segments, among the queues that the caller may watch. */
+static const char *
+in_the_way(void)
+{
+	char	   *holders = NULL;
+
+	SPI_connect();
+	if (SPI_execute("SELECT pg_catalog.string_agg(DISTINCT kept_by, ', ') FROM queue.segments "
+					"WHERE kept_because OPERATOR(pg_catalog.=) ANY "
+					"('{somebody holds a lock on it,transactions on it are open}'::pg_catalog.text[])",
+					true, 1) == SPI_OK_SELECT && SPI_processed == 1)
+		holders = spi_text(1);
+	SPI_finish();
+	return holders ? psprintf(" In the way: %s.", holders) : "";
+}
+
 static void
 check_segments(ReturnSetInfo *result)
 {
@@ -556,8 +587,9 @@ check_segments(ReturnSetInfo *result)
 				stuck++;
 	}
 	put_health(result, "stuck_segments", stuck > 0 ? "warn" : "ok", psprintf("%d", stuck),
-			   "Segments without messages that could not be emptied when last tried.",
-			   stuck > 0 ? "queue.segments tells why; pg_locks tells who." : NULL);
+			   psprintf("Segments without messages that could not be emptied when last tried.%s",
+						stuck > 0 ? in_the_way() : ""),
+			   stuck > 0 ? "End those transactions; queue.segments tells which segments they keep." : NULL);
 }
 
 static void
@@ -569,7 +601,7 @@ check_clock(ReturnSetInfo *result)
 
 /*
  * Publications that carry segments or the catalog. Names are qualified for the
- * same reason as in horizon_holder().
+ * same reason as in check_horizon().
  */
 static char *
 publications(int *count)

@@ -7,6 +7,8 @@
 
 GRANT USAGE ON SCHEMA queue, queues TO PUBLIC;
 GRANT SELECT ON queue.options, queue.queues, queue.stats, queue.leases, queue.segments TO PUBLIC;
+-- for queue.health()
+GRANT SELECT ON queue._horizon TO PUBLIC;
 
 GRANT CREATE ON SCHEMA queues TO @extowner@ WITH GRANT OPTION;
 -- for pg_dump and pg_restore

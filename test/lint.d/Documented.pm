@@ -27,7 +27,7 @@ sub sources { return sort glob('src/*.c src/*.h'); }
 sub sql_parts { return sort glob('sql/extension/*.sql'); }
 sub pages { return grep { -e } 'README.md', sort glob('doc/*.md'); }
 
-# The functions users call; those that begin with an underscore are parts of views.
+# The functions and views that users see; those that begin with an underscore are parts of views.
 sub functions
 {
 	my %found;
@@ -49,7 +49,13 @@ sub created
 	return %found;
 }
 
-sub views { return created('VIEW'); }
+sub views
+{
+	my %found = created('VIEW');
+	delete @found{ grep { /^_/ } keys %found };
+	return %found;
+}
+
 sub types { return created('TYPE'); }
 sub tables { return (created('TABLE'), created('SEQUENCE')); }
 
