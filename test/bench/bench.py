@@ -19,6 +19,7 @@ def parse():
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--reps", type=int)
     parser.add_argument("--payload", type=int, default=100)
+    parser.add_argument("--backlog", type=int)
     parser.add_argument("--contenders", type=lambda text: text.split(","))
     parser.add_argument("--pgmq")
     parser.add_argument("--out", default=os.path.join(os.environ["BENCH_TREE"], "build", "bench"))
@@ -26,6 +27,7 @@ def parse():
     options = parser.parse_args()
     options.seconds = max(1, round(options.seconds or (1 if options.quick else 4)))
     options.reps = options.reps or (1 if options.quick else 7)
+    options.backlog = options.backlog or (100_000 if options.quick else 10_000_000)
     return options
 
 
