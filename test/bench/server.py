@@ -10,7 +10,8 @@ from collections import namedtuple
 
 import psycopg2
 
-Load = namedtuple("Load", "transactions seconds")
+# course: transactions a second, second by second.
+Load = namedtuple("Load", "transactions seconds course")
 
 # As many threads for pgbench: more would only take turns.
 CORES = os.cpu_count() or 1
@@ -67,6 +68,19 @@ class Server:
         """WAL bytes written so far."""
         return int(self.value("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
 
+    def cpu(self):
+        """Seconds of processor time of all backends that have ended. The machine's load changes it little."""
+        for _ in range(100):
+            if not self.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'"):
+                break
+            time.sleep(0.05)
+        # Gone from there, a process still has to end and to be collected.
+        time.sleep(0.2)
+        postmaster = self.value("SELECT split_part(pg_read_file('postmaster.pid'), E'\n', 1)")
+        with open(f"/proc/{postmaster}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")
+
     def pgbench(self, script, clients=1, seconds=None, transactions=None, **variables):
         """Runs a script for a time, or a number of times a client."""
         with tempfile.NamedTemporaryFile("w", suffix=".sql", dir=self.work) as file:
@@ -74,15 +88,17 @@ class Server:
             file.flush()
             command = [f"{self.bin}/pgbench", "-n", "-M", "prepared", "-f", file.name]
             command += ["-c", str(clients), "-j", str(min(clients, CORES))]
-            command += ["-T", str(seconds)] if seconds else ["-t", str(transactions)]
+            command += ["-T", str(seconds), "-P", "1"] if seconds else ["-t", str(transactions)]
             for name, value in variables.items():
                 command += ["-D", f"{name}={value}"]
             done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
         if done.returncode != 0:
-            raise RuntimeError(f"pgbench failed:\n{done.stderr.strip()[:1500]}\n{script}")
+            said = "\n".join(line for line in done.stderr.splitlines() if not line.startswith("progress:"))
+            raise RuntimeError(f"pgbench failed:\n{said.strip()[:1500]}\n{script}")
         count = int(re.search(r"actually processed: (\d+)", done.stdout).group(1))
         rate = float(re.search(r"tps = ([\d.]+)", done.stdout).group(1))
-        return Load(count, count / rate)
+        course = [float(tps) for tps in re.findall(r"progress: [\d.]+ s, ([\d.]+) tps", done.stderr)]
+        return Load(count, count / rate, course)
 
     def pingpong(self, count, pause_ms, **steps):
         """Latencies of a hand-over in microseconds, and how many were missed."""
