@@ -536,7 +536,8 @@ queue_ring_bucket(TimestampTz visible_at, TimestampTz wall)
 	bucket.begin = visible_at - visible_at % width;
 	if (bucket.begin > visible_at)
 		bucket.begin -= width;
-	bucket.end = bucket.begin + width;
+	/* The last one ends with time itself. */
+	bucket.end = bucket.begin < END_TIMESTAMP - width ? bucket.begin + width : END_TIMESTAMP;
 	return bucket;
 }
 

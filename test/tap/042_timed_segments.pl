@@ -151,6 +151,15 @@ is(contents('b'), 'active: , timed: a1 a2 r3, timed: b1, timed: c1 c2, timed: d1
 	'failures are not at the end of the queue');
 is(contents('b_dead'), 'active: r4', 'a dead letter is in the active segment');
 
+# at the end of all time
+put('b', 'x1', "'294276-12-30'");
+put('b', 'x2', "'294276-12-31'");
+advance($node, '1 s');
+ok(await($node, "SELECT count(*) FROM queue.segments WHERE queue = 'b' AND state = 'sealed'", expected => '0'), 'no bucket ends before it begins');
+put('b', 'x3', "'294276-12-29'");
+like(contents('b'), qr/timed: x1 x2 x3$/, 'the last day has one segment');
+query("DELETE FROM queues.b WHERE payload #>> '{}' LIKE 'x%'");
+
 # at its time, and then the segments are emptied
 advance($node, '6 s');
 is(join(' ', sort(drain('b'))), 'n1 r1', 'what is due in five seconds comes after six, and the failed one');
@@ -158,10 +167,10 @@ advance($node, '60 s');
 is(join(' ', sort(drain('b'))), 'n2 r2', 'a minute later');
 advance($node, '241 s');
 is(join(' ', sort(drain('b'))), 'a1 a2 b1 r3', 'two buckets of a minute');
-ok(await($node, "SELECT contents('b')", expected => 'active: , timed: c1 c2, timed: d1, timed: , timed: e1'), 'their segments are empty, those of others are not');
+ok(await($node, "SELECT contents('b')", expected => 'active: , timed: c1 c2, timed: d1, timed: , timed: e1, timed: '), 'their segments are empty, those of others are not');
 advance($node, '26 min');
 is(join(' ', sort(drain('b'))), 'c1 c2 d1', 'two of four minutes');
-ok(await($node, "SELECT contents('b')", expected => 'active: , timed: , timed: e1'), 'theirs too');
+ok(await($node, "SELECT contents('b')", expected => 'active: , timed: , timed: e1, timed: '), 'theirs too');
 advance($node, '82 years');
 is(join(' ', drain('b')), 'e1', 'and after 80 years, which the clock counts by months of 30 days');
 check_ok($node);
