@@ -48,7 +48,8 @@ typedef struct Claim
 	int			handed_over;	/* for that */
 	bool		saw_expired;
 	bool		lacks_slots;
-	int			pages_left;		/* to look at in vain */
+	int			patience;		/* pages in a row to look at in vain */
+	int			pages_left;		/* of these */
 	/* results */
 	QueueClaimed *claimed;
 	int			claimed_count;
@@ -396,7 +397,7 @@ wants_more(Claim *claim)
 {
 	return claim->claimed_count < claim->request->wanted &&
 		claim->bytes < claim->request->max_bytes &&
-		(claim->claimed_count > 0 || claim->pages_left > 0);
+		claim->pages_left > 0;
 }
 
 /* Claim from one segment, whose relation is locked. False: out of memory. */
@@ -412,6 +413,7 @@ claim_from_segment(Claim *claim, BusyPage *busy)
 		   queue_map_find(claim->visit.segment, from, claim->visit.now, &page, &saw_busy))
 	{
 		QueueMapHold hold;
+		int			had = claim->claimed_count;
 
 		CHECK_FOR_INTERRUPTS();
 		claim->pages_left--;
@@ -425,6 +427,8 @@ claim_from_segment(Claim *claim, BusyPage *busy)
 				visit_page(claim, &hold);
 				if (claim->lacks_slots)
 					return false;
+				if (claim->claimed_count > had)
+					claim->pages_left = claim->patience;
 				if (claim->saw_expired)
 					queue_dequeue_sweep_page(request->def, claim->visit.rel, claim->visit.segment, page);
 				break;
@@ -446,16 +450,17 @@ claim_from_segment(Claim *claim, BusyPage *busy)
 	return true;
 }
 
-/* Claim from a lane, giving up when so many pages were looked at in vain. False: out of memory. */
+/* Claim from a lane; so many pages in vain, in a row, end it. False: out of memory. */
 static bool
-claim_lane(Claim *claim, QueueLane lane, int pages, BusyPage *busy)
+claim_lane(Claim *claim, QueueLane lane, int patience, BusyPage *busy)
 {
 	QueueState *state = claim->request->def->state;
 	uint64		position = 0;
 	uint32		generation;
 	bool		ok = true;
 
-	claim->pages_left = pages;
+	claim->patience = patience;
+	claim->pages_left = patience;
 	while (ok && wants_more(claim) &&
 		   queue_ring_next_in(state, lane, &position, claim->visit.now, &claim->visit.segment, &generation))
 	{
