@@ -12,6 +12,7 @@
 #include "access/relation.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 
 #include "catalog.h"
 #include "error.h"
@@ -686,6 +687,10 @@ queue_ring_open_timed(QueueState *state, int64 size, const QueueBucket *bucket,
 
 		CHECK_FOR_INTERRUPTS();
 		if (chosen == NULL || pg_atomic_read_u32(&chosen->pages) > most)
+			break;
+		/* The worker waits for nobody: it has the lock on the active one. */
+		if (MyBackendType == B_BG_WORKER &&
+			!ConditionalLockRelationOid(chosen->relid, RowExclusiveLock))
 			break;
 		rel = try_relation_open(chosen->relid, RowExclusiveLock);
 		if (rel == NULL)

@@ -392,6 +392,22 @@ ok(await($node, "SELECT bool_and(exact) FROM queue.stats", database => $_), "cou
 check_ok($node, 'postgres', 'copy');
 $node->safe_psql('postgres', 'DROP DATABASE copy');
 
+# ---- somebody has locked the segment that failures go to ----
+
+new_queue('l', '{"segment_size": "64kB", "backoff": "none"}');
+put('l', 'later', "clock() + interval '50 s'");
+my $segment = query("SELECT segment FROM queue.segments WHERE queue = 'l' AND state = 'timed'");
+my $locker = $node->background_psql('postgres');
+$locker->query_safe("BEGIN; LOCK TABLE $segment IN SHARE MODE");
+query("SELECT queue.enqueue('l', '\"failed\"')");
+query("BEGIN; SELECT count(*) FROM queue.dequeue('l'); ROLLBACK");
+ok(await($node, "SELECT count(*) FROM queue.leases WHERE state = 'cooling'", expected => '0'), 'a failure is written nevertheless');
+$locker->query_safe('COMMIT');
+$locker->quit;
+is(contents('l'), 'active: failed, timed: later', 'into the active one');
+check_ok($node);
+unlike(slurp_file($node->logfile), qr/lock timeout/, 'the worker did not wait');
+
 # ---- without a worker ----
 
 $node->append_conf('postgresql.conf', 'max_worker_processes = 0');
