@@ -23,9 +23,9 @@ $old->safe_psql('postgres', q{
 	SELECT count(queue.enqueue('q', to_jsonb(n), headers => jsonb_build_object('fill', repeat(md5(n::text), 30)))) FROM generate_series(1, 300) n;
 	SELECT queue.enqueue('q', '1000', delay => '1 h');
 	SELECT queue.enqueue('q', to_jsonb(repeat('large', 100000)));
-	SELECT queue.nack(receipt, 'broken') FROM queue.dequeue('q', 3);
 	SELECT queue.reject(receipt, 'poison') FROM queue.dequeue('q', 3);
 	SELECT count(queue.ack(receipt)) FROM queue.dequeue('q', 10);
+	SELECT queue.nack(receipt, 'broken') FROM queue.dequeue('q', 3);
 });
 my $receipt = take($old, 'q');
 my $facts = q{SELECT count(*), sum(id), md5(string_agg(payload::text || failures || coalesce(last_error, ''), ',' ORDER BY id)) FROM queues.q};
