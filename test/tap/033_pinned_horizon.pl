@@ -199,7 +199,7 @@ is($query->query_safe('SELECT count(*) FROM business'), '1', 'its query was not 
 $query->quit;
 $standby->stop;
 
-is($node->safe_psql('postgres', $health), 'ok|0 transactions|Nobody holds an old snapshot.|', 'nobody is left');
+ok(await($node, $health, expected => 'ok|0 transactions|Nobody holds an old snapshot.|'), 'nobody is left');
 check_ok($node);
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'no crash in the log');
 $node->stop;
