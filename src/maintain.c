@@ -134,7 +134,6 @@ queue_maintain_reclaim(QueueDef *def)
 	uint32		generation;
 
 	queue_ring_load(def->state);
-	queue_ring_close_buckets(def->state, queue_clock_wall());
 	while (queue_ring_next(def->state, &position, QUEUE_TIME_NEVER, &segment, &generation))
 	{
 		/* Once its messages are counted out, one with messages is looked at again. */
@@ -227,12 +226,19 @@ queue_maintain_move(QueueDef *def)
 	{
 		Relation	rel;
 
+
 		if (segment->role != QUEUE_SEGMENT_SEALED ||
 			pg_atomic_read_u32(&segment->kept) != QUEUE_KEPT_LIVE ||
 			now < segment->move_at || queue_ring_waits(segment, queue_clock_wall()) ||
 			now < (QueueTime) pg_atomic_read_u64(&segment->deleted_at) + queue_reclaim_delay * INT64CONST(1000) ||
 			(int64) pg_atomic_read_u64(&segment->live) > segment->move_below)
 			continue;
+		/* Not into the active segment, if it can be helped. */
+		if (def->state->reserves == 0)
+		{
+			queue_state_ask(def->state, QUEUE_ASK_RESERVE);
+			return false;
+		}
 		rel = queue_segment_open(segment, generation, AccessShareLock);
 		if (rel == NULL)
 			continue;

@@ -82,6 +82,89 @@ use_reserve(QueueState *state, QueueSegmentRole role)
 	return segment;
 }
 
+/* ---- buckets ---- */
+
+/* What is due sooner shares one bucket, which has no end. */
+#define NEAR USECS_PER_MINUTE
+
+static const QueueBucket near_bucket = {DT_NOBEGIN, DT_NOEND};
+
+/*
+ * The bucket of a time of delivery. Buckets grow with the distance, by powers
+ * of four from a minute on, so that there are few of them, whatever people
+ * wait for, and each can be emptied soon after its end.
+ */
+QueueBucket
+queue_ring_bucket(TimestampTz visible_at, TimestampTz wall)
+{
+	int64		width = USECS_PER_MINUTE;
+	QueueBucket bucket;
+
+	if (TIMESTAMP_NOT_FINITE(visible_at) || visible_at < wall + NEAR)
+		return near_bucket;
+	while (width < (visible_at - wall) / 8)
+		width *= 4;
+	bucket.begin = visible_at - visible_at % width;
+	if (bucket.begin > visible_at)
+		bucket.begin -= width;
+	/* The last one ends with time itself. */
+	bucket.end = bucket.begin < END_TIMESTAMP - width ? bucket.begin + width : END_TIMESTAMP;
+	return bucket;
+}
+
+static bool
+is_near(const QueueBucket *bucket)
+{
+	return TIMESTAMP_IS_NOEND(bucket->end);
+}
+
+static bool
+same_bucket(const QueueBucket *a, const QueueBucket *b)
+{
+	return a->begin == b->begin && a->end == b->end;
+}
+
+/* The segment that takes a bucket's messages, or NULL. The ring lock must be held. */
+static QueueSegment *
+find_bucket(QueueState *state, const QueueBucket *bucket)
+{
+	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)
+		if (queue_segment_at(i)->role == QUEUE_SEGMENT_TIMED &&
+			same_bucket(&queue_segment_at(i)->bucket, bucket))
+			return queue_segment_at(i);
+	return NULL;
+}
+
+/* ---- loading ---- */
+
+/*
+ * Have a segment that was found with messages of times to come go on to take
+ * those of that time, the youngest of a bucket if there are several: else each
+ * restart would leave another. The ring lock must be held.
+ */
+static void
+adopt(QueueState *state, QueueSegment *segment, TimestampTz wall)
+{
+	QueueBucket bucket = queue_ring_bucket(segment->bucket.begin, wall);
+	QueueSegment *older = find_bucket(state, &bucket);
+
+	if (is_near(&bucket))
+		return;
+	if (older)
+		older->role = QUEUE_SEGMENT_SEALED;
+	segment->role = QUEUE_SEGMENT_TIMED;
+	segment->bucket = bucket;
+}
+
+/* The ring lock must be held. */
+static void
+make_active(QueueState *state, QueueSegment *segment)
+{
+	segment->role = QUEUE_SEGMENT_ACTIVE;
+	segment->timed = false;
+	pg_atomic_write_u32(&state->active, queue_segment_index(segment));
+}
+
 /*
  * Which of the segments found goes on to take inserts; -1: none. It is the
  * youngest with messages that do not wait for their time, or else an empty one,
@@ -98,7 +181,7 @@ choose_active(const QueueSegmentFacts *facts, int n)
 	{
 		if (facts[i].half_emptied)
 			continue;
-		if (facts[i].timed)
+		if (facts[i].pages > 0 && !TIMESTAMP_IS_NOBEGIN(facts[i].visible_at))
 			other = i;
 		else if (facts[i].pages > 0 || active < 0)
 			active = i;
@@ -110,6 +193,7 @@ static bool
 link_ring(QueueState *state, const QueueSegmentFacts *facts, int n)
 {
 	int			active = choose_active(facts, n);
+	TimestampTz wall = queue_clock_wall();
 
 	for (int i = 0; i < n; i++)
 	{
@@ -122,12 +206,11 @@ link_ring(QueueState *state, const QueueSegmentFacts *facts, int n)
 			return false;
 		append(state, segment);
 		if (i == active)
-		{
-			segment->timed = false;
-			pg_atomic_write_u32(&state->active, queue_segment_index(segment));
-		}
+			make_active(state, segment);
 		else if (role == QUEUE_SEGMENT_RESERVE)
 			state->reserves++;
+		else if (segment->timed && !facts[i].half_emptied)
+			adopt(state, segment, wall);
 		state->timed += segment->timed;
 	}
 	return true;
@@ -223,12 +306,8 @@ add(QueueState *state, Oid relid, int32 number)
 	if (segment)
 	{
 		append(state, segment);
-		state->timed += segment->timed;
 		if (pg_atomic_read_u32(&state->active) == QUEUE_NONE)
-		{
-			segment->role = QUEUE_SEGMENT_ACTIVE;
-			pg_atomic_write_u32(&state->active, queue_segment_index(segment));
-		}
+			make_active(state, segment);
 		else if (facts.pages > 0 || facts.half_emptied)
 			segment->role = QUEUE_SEGMENT_SEALED;
 		else
@@ -514,62 +593,11 @@ queue_ring_open_active(QueueState *state, int64 size, QueueSegment **segment)
 
 /* ---- messages that wait for their time ---- */
 
-/* What is due sooner shares one bucket, which has no end. */
-#define NEAR USECS_PER_MINUTE
-
-static const QueueBucket near_bucket = {DT_NOBEGIN, DT_NOEND};
-
-/*
- * The bucket of a time of delivery. Buckets grow with the distance, by powers
- * of four from a minute on, so that there are few of them, whatever people
- * wait for, and each can be emptied soon after its end.
- */
-QueueBucket
-queue_ring_bucket(TimestampTz visible_at, TimestampTz wall)
-{
-	int64		width = USECS_PER_MINUTE;
-	QueueBucket bucket;
-
-	if (TIMESTAMP_NOT_FINITE(visible_at) || visible_at < wall + NEAR)
-		return near_bucket;
-	while (width < (visible_at - wall) / 8)
-		width *= 4;
-	bucket.begin = visible_at - visible_at % width;
-	if (bucket.begin > visible_at)
-		bucket.begin -= width;
-	/* The last one ends with time itself. */
-	bucket.end = bucket.begin < END_TIMESTAMP - width ? bucket.begin + width : END_TIMESTAMP;
-	return bucket;
-}
-
 /* Whether some of the segment's messages have still to wait for their time. */
 bool
 queue_ring_waits(const QueueSegment *segment, TimestampTz wall)
 {
 	return !TIMESTAMP_IS_NOEND(segment->bucket.end) && segment->bucket.end > wall;
-}
-
-static bool
-is_near(const QueueBucket *bucket)
-{
-	return TIMESTAMP_IS_NOEND(bucket->end);
-}
-
-static bool
-same_bucket(const QueueBucket *a, const QueueBucket *b)
-{
-	return a->begin == b->begin && a->end == b->end;
-}
-
-/* The segment that takes a bucket's messages, or NULL. The ring lock must be held. */
-static QueueSegment *
-find_bucket(QueueState *state, const QueueBucket *bucket)
-{
-	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)
-		if (queue_segment_at(i)->role == QUEUE_SEGMENT_TIMED &&
-			same_bucket(&queue_segment_at(i)->bucket, bucket))
-			return queue_segment_at(i);
-	return NULL;
 }
 
 /*

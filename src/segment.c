@@ -129,7 +129,7 @@ static void
 read_first(Relation rel, QueueSegmentFacts *facts)
 {
 	facts->first_id = 0;
-	facts->timed = false;
+	facts->visible_at = DT_NOBEGIN;
 	for (BlockNumber block = 0; block < facts->pages && facts->first_id == 0; block++)
 	{
 		Buffer		buffer = ReadBuffer(rel, block);
@@ -144,7 +144,7 @@ read_first(Relation rel, QueueSegmentFacts *facts)
 				continue;
 			queue_message_head(&head, &tuple, RelationGetDescr(rel));
 			facts->first_id = head.id;
-			facts->timed = !TIMESTAMP_IS_NOBEGIN(head.visible_at);
+			facts->visible_at = head.visible_at;
 			break;
 		}
 		UnlockReleaseBuffer(buffer);
@@ -233,8 +233,9 @@ queue_segment_allocate(QueueState *state, const QueueSegmentFacts *facts, QueueS
 		pg_atomic_init_u64(&segment->retry_at, 0);
 		queue_map_attach(segment);
 		segment->role = role;
-		segment->timed = facts->timed;
-		segment->bucket = (QueueBucket) {0};
+		/* It belongs to a bucket that is gone, but for its times. */
+		segment->timed = !TIMESTAMP_IS_NOBEGIN(facts->visible_at);
+		segment->bucket = (QueueBucket) {facts->visible_at, facts->visible_at};
 		segment->move_at = 0;
 		segment->move_below = PG_INT64_MAX;
 	}

@@ -22,7 +22,7 @@ typedef struct QueueSegmentFacts
 	BlockNumber pages;
 	int64		toasted;		/* bytes out of line */
 	int64		first_id;
-	bool		timed;			/* the first message had a time of delivery */
+	TimestampTz visible_at;		/* of the first message; DT_NOBEGIN: none */
 	bool		half_emptied;	/* its toast table, by somebody who died */
 } QueueSegmentFacts;
 

@@ -242,8 +242,10 @@ plan_sweep(QueueState *state, QueueTime now)
 static void
 tend_queue(QueueState *state, QueueTime now)
 {
-	bool		sealed = queue_ring_has_sealed(state) || state->timed > 0;
+	bool		sealed;
 
+	queue_ring_close_buckets(state, queue_clock_wall());
+	sealed = queue_ring_has_sealed(state);
 	queue_maintain_sample(state);
 	/* Should a wakeup ever be lost, it is made up for here. */
 	queue_wakeup_pass_on(state, true);
