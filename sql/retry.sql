@@ -136,7 +136,7 @@ CREATE FUNCTION cancelled_work() RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	m queue.message;
 BEGIN
-	SELECT * INTO m FROM queue.dequeue('cut');
+	SELECT * INTO m FROM queue.dequeue('cut', wait => '5 s');
 	PERFORM pg_cancel_backend(pg_backend_pid());
 	PERFORM count(*) FROM generate_series(1, 1000000000);
 	RETURN m.payload;

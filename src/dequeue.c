@@ -500,7 +500,8 @@ claim_round(Claim *claim, BusyPage *busy)
 		ok = claim_lane(claim, lanes[i], PAGES_IN_VAIN, busy);
 		tired |= claim->pages_left <= 0;
 	}
-	if (ok && tired && claim->claimed_count == 0)
+	/* Who was passed over because somebody was busy with it is worth waiting for first. */
+	if (ok && tired && claim->claimed_count == 0 && busy->segment == NULL)
 		ok = claim_lane(claim, QUEUE_LANE_ANY, PG_INT32_MAX, busy);
 	queue_slot_return_reserved();
 	return ok;
