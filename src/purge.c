@@ -205,6 +205,60 @@ lock_toast(Relation rel)
 	table_close(toast, NoLock);
 }
 
+/* Delete what the filter chooses on one page, where a message was seen. */
+int64
+queue_purge_at(QueueDef *def, const QueuePlace *place, const QueuePurgeFilter *filter)
+{
+	PurgeVisit *purge;
+	QueueSegment *segment = queue_segment_at(place->segment);
+	Relation	rel = queue_segment_open(segment, place->generation, RowExclusiveLock);
+	int64		deleted;
+
+	if (rel == NULL)
+		return 0;
+	lock_toast(rel);
+	purge = palloc(sizeof(PurgeVisit));
+	deleted = purge_page(def, rel, segment, place->page, filter, purge);
+	pfree(purge);
+	relation_close(rel, NoLock);
+	return deleted;
+}
+
+/* So many pages before and behind the one on which a message should be. */
+#define PAGES_AROUND 4
+
+/*
+ * Delete the message that the filter names if it is where it should be, going
+ * by the order of ids. Segments without it are not locked for writing.
+ */
+static int64
+purge_guessed(QueueDef *def, const QueuePurgeFilter *filter)
+{
+	uint64		position = 0;
+	QueuePlace	place;
+	QueueSegment *segment;
+	int64		deleted = 0;
+
+	while (deleted == 0 &&
+		   queue_ring_next(def->state, &position, QUEUE_TIME_NEVER, &segment, &place.generation))
+	{
+		Relation	rel = queue_segment_open(segment, place.generation, AccessShareLock);
+		BlockNumber guess;
+
+		if (rel == NULL)
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		place.segment = queue_segment_index(segment);
+		guess = queue_segment_guess(rel, filter->id);
+		place.page = guess > PAGES_AROUND ? guess - PAGES_AROUND : 0;
+		for (; deleted == 0 && place.page <= guess + PAGES_AROUND; place.page++)
+			if (queue_segment_has(rel, place.page, filter->id))
+				deleted = queue_purge_at(def, &place, filter);
+		relation_close(rel, AccessShareLock);
+	}
+	return deleted;
+}
+
 /*
  * Delete what the filter chooses, in the caller's transaction; returns how
  * many. Messages stored by this transaction, or by open ones, are not seen.
@@ -212,13 +266,16 @@ lock_toast(Relation rel)
 int64
 queue_purge(QueueDef *def, const QueuePurgeFilter *filter)
 {
-	PurgeVisit *purge = palloc(sizeof(PurgeVisit));
+	PurgeVisit *purge;
 	int64		deleted = 0;
 	uint64		position = 0;
 	QueueSegment *segment;
 	uint32		generation;
 
 	queue_ring_load(def->state);
+	if (filter->id != 0 && (deleted = purge_guessed(def, filter)) > 0)
+		return deleted;
+	purge = palloc(sizeof(PurgeVisit));
 	while (queue_ring_next(def->state, &position, QUEUE_TIME_NEVER, &segment, &generation) &&
 		   (filter->id == 0 || deleted == 0))
 	{
@@ -240,24 +297,5 @@ queue_purge(QueueDef *def, const QueuePurgeFilter *filter)
 		relation_close(rel, NoLock);
 	}
 	pfree(purge);
-	return deleted;
-}
-
-/* The same for one page, where a message was seen. */
-int64
-queue_purge_at(QueueDef *def, const QueuePlace *place, const QueuePurgeFilter *filter)
-{
-	PurgeVisit *purge;
-	QueueSegment *segment = queue_segment_at(place->segment);
-	Relation	rel = queue_segment_open(segment, place->generation, RowExclusiveLock);
-	int64		deleted;
-
-	if (rel == NULL)
-		return 0;
-	lock_toast(rel);
-	purge = palloc(sizeof(PurgeVisit));
-	deleted = purge_page(def, rel, segment, place->page, filter, purge);
-	pfree(purge);
-	relation_close(rel, NoLock);
 	return deleted;
 }

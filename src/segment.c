@@ -539,6 +539,48 @@ queue_segment_has(Relation rel, BlockNumber block, int64 id)
 	return found;
 }
 
+/* The id of a page's first row; 0 if it has none. */
+static int64
+first_id_on(Relation rel, BlockNumber block)
+{
+	Buffer		buffer = ReadBuffer(rel, block);
+	int64		id = 0;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	for (OffsetNumber i = FirstOffsetNumber; i <= last_offset(buffer) && id == 0; i++)
+	{
+		HeapTupleData tuple;
+
+		if (tuple_at(rel, buffer, i, &tuple))
+			id = queue_message_id(&tuple, RelationGetDescr(rel));
+	}
+	UnlockReleaseBuffer(buffer);
+	return id;
+}
+
+/*
+ * The page on which a row with this id should be, had all been stored in the
+ * order of their ids: producers side by side mix them a little, and what was
+ * stored again stands anywhere.
+ */
+BlockNumber
+queue_segment_guess(Relation rel, int64 id)
+{
+	BlockNumber low = 0;
+	BlockNumber pages = RelationGetNumberOfBlocks(rel);
+
+	while (low + 1 < pages)
+	{
+		BlockNumber middle = low + (pages - low) / 2;
+
+		if (first_id_on(rel, middle) <= id)
+			low = middle;
+		else
+			pages = middle;
+	}
+	return low;
+}
+
 /* A copy of the row, or NULL if the message is no longer there. */
 HeapTuple
 queue_segment_fetch(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id)
