@@ -63,12 +63,13 @@ visible_at_of(const QueueMessage *message)
 	return isnull ? DT_NOBEGIN : DatumGetTimestampTz(visible_at);
 }
 
+/* 0: it has no time of delivery. One long past, of a message that is moved, is not 0. */
 static QueueTime
 due_of(const QueueMessage *message)
 {
 	TimestampTz visible_at = visible_at_of(message);
 
-	return TIMESTAMP_IS_NOBEGIN(visible_at) ? 0 : queue_clock_from_wall(visible_at);
+	return TIMESTAMP_IS_NOBEGIN(visible_at) ? 0 : Max(queue_clock_from_wall(visible_at), 1);
 }
 
 /* What was in the queue before does not begin again at its end. */

@@ -153,7 +153,7 @@ queue_maintain_reclaim(QueueDef *def)
 /* What is left of a segment is moved if it is no more than this part of it. */
 #define FEW_LEFT 8
 
-/* Nobody asks a queue for messages if no dequeue was in vain for so long, us. */
+/* Nobody asks a queue for messages that has not seen a dequeue for so long, and reclaim_delay, us. */
 #define NOBODY_ASKS INT64CONST(10000000)
 
 typedef struct Left
@@ -172,9 +172,25 @@ note_left(HeapTuple tuple, QueueTupleFate fate, void *arg)
 	if (fate == QUEUE_TUPLE_GONE)
 		return true;
 	queue_message_deform(&message, tuple, left->desc);
-	left->bytes += queue_message_size(&message);
+	left->bytes += Max(tuple->t_len + sizeof(ItemIdData), queue_message_size(&message));
 	left->on_page[ItemPointerGetBlockNumber(&tuple->t_self)] = true;
 	return true;
+}
+
+/* Whether nobody has dequeued for a while, in vain or not. */
+static bool
+nobody_asks(QueueState *state)
+{
+	QueueTime	now = queue_clock_now();
+	int64		dequeued = queue_counted(state, QUEUE_COUNT_DEQUEUED);
+
+	if (dequeued != state->dequeued_saw)
+	{
+		state->dequeued_saw = dequeued;
+		state->dequeued_at = now;
+	}
+	return now - NOBODY_ASKS - queue_reclaim_delay * INT64CONST(1000) >
+		Max(state->dequeued_at, (QueueTime) pg_atomic_read_u64(&state->recheck));
 }
 
 /* Have what is left of a segment moved, if it is little. */
@@ -183,12 +199,14 @@ move_left(QueueDef *def, QueueSegment *segment, Relation rel)
 {
 	BlockNumber pages = RelationGetNumberOfBlocks(rel);
 	int64		most = queue_segment_bytes(segment) / FEW_LEFT;
-	bool		nobody_asks = queue_clock_now() - NOBODY_ASKS >
-		(QueueTime) pg_atomic_read_u64(&def->state->recheck) + queue_reclaim_delay * INT64CONST(1000);
+	bool		ready_too = nobody_asks(def->state);
 	int64		live = (int64) pg_atomic_read_u64(&segment->live);
 	Left		left = {.desc = RelationGetDescr(rel),.on_page = palloc0(pages + 1)};
 	int			moving = 0;
 
+	/* An error must not bring us here again at once. */
+	segment->move_at = queue_clock_now() + Max(RETRY_LIVE, queue_reclaim_delay * INT64CONST(1000));
+	segment->move_asked = false;
 	for (BlockNumber page = 0; page < pages && left.bytes <= most; page++)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -198,19 +216,21 @@ move_left(QueueDef *def, QueueSegment *segment, Relation rel)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (left.on_page[page])
-			moving += queue_dequeue_move_page(def, rel, segment, page, nobody_asks);
+			moving += queue_dequeue_move_page(def, rel, segment, page, ready_too);
 	}
 	/* A backlog is read once, and not again before half of it is gone. */
-	if (left.bytes > most)
+	if (left.bytes > most && pg_atomic_read_u32(&def->state->inexact) == 0)
 		segment->move_below = live / 2;
-	segment->move_at = queue_clock_now() +
-		(moving > 0 ? RETRY_LOCKED : Max(RETRY_LIVE, queue_reclaim_delay * INT64CONST(1000)));
+	/* There may be more of them than slots for them. */
+	segment->moving = moving > 0;
+	if (moving > 0)
+		segment->move_at = queue_clock_now() + RETRY_LOCKED;
 	pfree(left.on_page);
 }
 
 /*
- * Move what is left of one old segment, so that it can be emptied; true: one
- * was looked at. It is old when nobody has deleted anything for reclaim_delay:
+ * Move what is left of one old segment, so that it can be emptied; true: call
+ * again. It is old when nobody has deleted anything for reclaim_delay:
  * a backlog that is being consumed empties its segments by itself, and so does
  * a bucket when its time has come. What somebody holds stays.
  */
@@ -222,22 +242,27 @@ queue_maintain_move(QueueDef *def)
 	QueueSegment *segment;
 	uint32		generation;
 
+	nobody_asks(def->state);
 	while (queue_ring_next(def->state, &position, QUEUE_TIME_NEVER, &segment, &generation))
 	{
+		QueueTime	quiet_at = (QueueTime) pg_atomic_read_u64(&segment->deleted_at) +
+			queue_reclaim_delay * INT64CONST(1000);
 		Relation	rel;
 
 
 		if (segment->role != QUEUE_SEGMENT_SEALED ||
 			pg_atomic_read_u32(&segment->kept) != QUEUE_KEPT_LIVE ||
 			now < segment->move_at || queue_ring_waits(segment, queue_clock_wall()) ||
-			now < (QueueTime) pg_atomic_read_u64(&segment->deleted_at) + queue_reclaim_delay * INT64CONST(1000) ||
+			(now < quiet_at && !segment->moving) ||
 			(int64) pg_atomic_read_u64(&segment->live) > segment->move_below)
 			continue;
 		/* Not into the active segment, if it can be helped. */
-		if (def->state->reserves == 0)
+		if (def->state->reserves == 0 && !segment->move_asked)
 		{
 			queue_state_ask(def->state, QUEUE_ASK_RESERVE);
-			return false;
+			segment->move_asked = true;
+			segment->move_at = now + RETRY_LOCKED;
+			continue;
 		}
 		rel = queue_segment_open(segment, generation, AccessShareLock);
 		if (rel == NULL)
@@ -504,6 +529,7 @@ queue_maintain_recount(QueueDef *def)
 		if (rows.all - rows_before < live_before)
 			pg_atomic_write_u64(&segment->deleted_at, (uint64) queue_clock_now());
 		pg_atomic_fetch_add_u64(&segment->live, rows.all - rows_before - live_before);
+		segment->move_below = PG_INT64_MAX;
 	}
 	UnregisterSnapshot(snapshot);
 	queue_count(state, QUEUE_COUNT_STORED, rows.all - before);

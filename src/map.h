@@ -82,6 +82,8 @@ typedef struct QueueSegment
 	/* the worker alone */
 	QueueTime	move_at;		/* not to look before whether the rest can be moved */
 	int64		move_below;		/* nor while it has more messages than this */
+	bool		moving;			/* some of the rest was */
+	bool		move_asked;		/* for an empty segment for the rest */
 } QueueSegment;
 
 /* What a claimer holds while it has a page's busy bit. */

@@ -204,7 +204,8 @@ see_slot(const Peek *peek, ItemPointer tid, SlotView *view)
 		uint64		word = queue_slot_lock(slot);
 		QueueSlotState state = QUEUE_SLOT_STATE(word);
 
-		if (state != QUEUE_SLOT_FREE && slot->segment == peek->current->segment &&
+		/* What is only being moved is what its row says. */
+		if (state != QUEUE_SLOT_FREE && !slot->moving && slot->segment == peek->current->segment &&
 			slot->generation == peek->current->generation && ItemPointerEquals(&slot->tid, tid))
 		{
 			view->found = true;

@@ -312,6 +312,7 @@ add(QueueState *state, Oid relid, int32 number)
 			segment->role = QUEUE_SEGMENT_SEALED;
 		else
 			state->reserves++;
+		state->timed += segment->timed;
 	}
 	LWLockRelease(lock);
 	if (segment == NULL)
@@ -593,11 +594,11 @@ queue_ring_open_active(QueueState *state, int64 size, QueueSegment **segment)
 
 /* ---- messages that wait for their time ---- */
 
-/* Whether some of the segment's messages have still to wait for their time. */
+/* Whether the rest of the segment's messages is about to fall due. */
 bool
 queue_ring_waits(const QueueSegment *segment, TimestampTz wall)
 {
-	return !TIMESTAMP_IS_NOEND(segment->bucket.end) && segment->bucket.end > wall;
+	return segment->bucket.end > wall && segment->bucket.end < wall + 2 * NEAR;
 }
 
 /*

@@ -238,6 +238,7 @@ queue_segment_allocate(QueueState *state, const QueueSegmentFacts *facts, QueueS
 		segment->bucket = (QueueBucket) {facts->visible_at, facts->visible_at};
 		segment->move_at = 0;
 		segment->move_below = PG_INT64_MAX;
+		segment->moving = segment->move_asked = false;
 	}
 	LWLockRelease(&locks[0].lock);
 	return segment;
@@ -855,6 +856,7 @@ queue_segment_truncate(QueueSegment *segment, Relation rel, const QueueDeadProof
 	pg_atomic_write_u64(&segment->live, 0);
 	segment->move_at = 0;
 	segment->move_below = PG_INT64_MAX;
+	segment->moving = segment->move_asked = false;
 	pg_atomic_write_u32(&segment->generation,
 						pg_atomic_add_fetch_u32(&shared->generation, 1));
 	return true;

@@ -78,6 +78,8 @@ typedef struct QueueState
 	int64		sweep_pause;	/* us; grows while nothing happens */
 	uint64		sweep_saw;		/* sum of the counters then */
 	QueueTime	recount_at;		/* not before */
+	int64		dequeued_saw;	/* messages dequeued when last looked at */
+	QueueTime	dequeued_at;	/* that was seen to move */
 	uint64		samples[QUEUE_RATE_SAMPLES][3];
 	bool		saw_ready;		/* by the last look at due pages */
 

@@ -84,7 +84,9 @@ count_slots(QueueState *state)
 		QueueSlot  *slot = queue_slot(i);
 		uint64		word = pg_atomic_read_u64(&slot->word);
 
-		if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_FREE || slot->queue != queue_state_index(state))
+		/* What is only being moved is what its row says. */
+		if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_FREE || slot->queue != queue_state_index(state) ||
+			slot->moving)
 			continue;
 		if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_COOLING)
 			counts.cooling++;
@@ -401,7 +403,7 @@ queue_leases(PG_FUNCTION_ARGS)
 		word = queue_slot_lock(shared);
 		memcpy(&slot, shared, sizeof(slot));
 		queue_slot_unlock(shared, word);
-		if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_FREE || slot.database != MyDatabaseId)
+		if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_FREE || slot.database != MyDatabaseId || slot.moving)
 			continue;
 		name = get_rel_name(slot.view);
 		if (name == NULL || !queue_acl_may_watch(slot.view))

@@ -48,6 +48,9 @@
 /* After a start, what a queue's sweep may take of a tick until it was round once, us. */
 #define LEARNING_TIME INT64CONST(200000)
 
+/* What looking for messages to move may take of a tick, us. */
+#define MOVING_TIME INT64CONST(200000)
+
 /* Transactions that write failures, in one round: nothing else is to starve. */
 #define FAILURE_STEPS 200
 
@@ -261,7 +264,8 @@ tend_queue(QueueState *state, QueueTime now)
 		queue_state_ask(state, QUEUE_ASK_RECOUNT);
 	while (sealed && run_step("emptying a segment", state->view, step_reclaim))
 		CHECK_FOR_INTERRUPTS();
-	while (sealed && run_step("moving messages", state->view, step_move))
+	while (sealed && queue_clock_now() < now + MOVING_TIME &&
+		   run_step("moving messages", state->view, step_move))
 		CHECK_FOR_INTERRUPTS();
 	if (now >= state->sweep_at)
 	{
