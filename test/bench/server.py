@@ -10,8 +10,7 @@ from collections import namedtuple
 
 import psycopg2
 
-# course: transactions a second, second by second.
-Load = namedtuple("Load", "transactions seconds course")
+Load = namedtuple("Load", "transactions seconds")
 
 # As many threads for pgbench: more would only take turns.
 CORES = os.cpu_count() or 1
@@ -88,17 +87,15 @@ class Server:
             file.flush()
             command = [f"{self.bin}/pgbench", "-n", "-M", "prepared", "-f", file.name]
             command += ["-c", str(clients), "-j", str(min(clients, CORES))]
-            command += ["-T", str(seconds), "-P", "1"] if seconds else ["-t", str(transactions)]
+            command += ["-T", str(seconds)] if seconds else ["-t", str(transactions)]
             for name, value in variables.items():
                 command += ["-D", f"{name}={value}"]
             done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
         if done.returncode != 0:
-            said = "\n".join(line for line in done.stderr.splitlines() if not line.startswith("progress:"))
-            raise RuntimeError(f"pgbench failed:\n{said.strip()[:1500]}\n{script}")
+            raise RuntimeError(f"pgbench failed:\n{done.stderr.strip()[:1500]}\n{script}")
         count = int(re.search(r"actually processed: (\d+)", done.stdout).group(1))
         rate = float(re.search(r"tps = ([\d.]+)", done.stdout).group(1))
-        course = [float(tps) for tps in re.findall(r"progress: [\d.]+ s, ([\d.]+) tps", done.stderr)]
-        return Load(count, count / rate, course)
+        return Load(count, count / rate)
 
     def pingpong(self, count, pause_ms, **steps):
         """Latencies of a hand-over in microseconds, and how many were missed."""

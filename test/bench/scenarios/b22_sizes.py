@@ -1,18 +1,18 @@
-"""*Payloads*: JSON of 100 bytes to 100 kB that does not compress; 8 clients,
-one message a transaction. *in*: stored, on a fresh queue, for the time of a
+"""*Payloads*: JSON of 100 bytes to 100 kB that does not compress; 8 clients, one
+message a transaction. *in*: stored, on a fresh queue, for the time of a
 measurement. *out*: leased, received and acked, in two transactions, 400 MB of
-them or 50,000 if that is less (a tenth with --quick), of which half are taken. The
-limit is a prepared INSERT and a DELETE by ctid, which neither reads nor
+them or 50,000 if that is less (a tenth with --quick), of which half are taken.
+The limit is a prepared INSERT and a DELETE by ctid, which neither reads nor
 returns the payload.
 
-*Queues*: on a server of its own, 5,000 queues that share a dead-letter queue
-(200 with --quick, see the notes), made one after the other; 8 clients, each with a
+*Queues*: on a server of its own, 5,000 queues that share a dead-letter queue (200
+with --quick, see the notes), made one after the other; 8 clients, each with a
 random one every time: store, lease, ack, in three transactions. *one*: the same
-with the first of the queues only. The limit stores in and deletes from
-one table: INSERT ... RETURNING ctid, DELETE by ctid. *CPU* is the processor time
-of the clients' server processes a message. *first* is the time of a dequeue of a
-session that comes to each queue for the first time and knows nothing of it yet,
-*again* that of the second time."""
+with the first of the queues only. The limit stores in and deletes from one table:
+INSERT ... RETURNING ctid, DELETE by ctid. *CPU* is the processor time of the
+clients' server processes a message. *first* is the time of a dequeue of a session
+that comes to each queue for the first time and knows nothing of it yet, *again*
+that of the second time."""
 
 import json
 import random
