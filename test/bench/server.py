@@ -1,8 +1,10 @@
 """The server under test, as the scenarios see it: SQL, pgbench, pingpong, WAL."""
 
+import glob
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -11,6 +13,9 @@ from collections import namedtuple
 import psycopg2
 
 Load = namedtuple("Load", "transactions seconds")
+
+# A transaction of a background load: when it ended (epoch), what it took from when it was due, of which script.
+Took = namedtuple("Took", "ended us script")
 
 # As many threads for pgbench: more would only take turns.
 CORES = os.cpu_count() or 1
@@ -23,14 +28,7 @@ class Server:
         self.environment = dict(os.environ, **(environment or {}))
         self.bin = self.environment["PGBIN"]
         self.work = self.environment["BENCH_WORK"]
-        self.connection = psycopg2.connect(
-            host=self.environment["PGHOST"],
-            port=self.environment["PGPORT"],
-            user=self.environment["PGUSER"],
-            dbname=self.environment["PGDATABASE"],
-            application_name="bench",
-        )
-        self.connection.autocommit = True
+        self.connection = self.connect("bench")
 
     def close(self):
         self.connection.close()
@@ -97,6 +95,34 @@ class Server:
         rate = float(re.search(r"tps = ([\d.]+)", done.stdout).group(1))
         return Load(count, count / rate)
 
+    def background(self, scripts, clients, rate=None, **variables):
+        """Starts pgbench beside what is measured; see Background."""
+        return Background(self, [scripts] if isinstance(scripts, str) else scripts, clients, rate, variables)
+
+    def sleepers(self, count, *statements):
+        """Starts many sessions that run statements in turn and sleep in one of them (sleepers.c)."""
+        return Sleepers(self, count, statements)
+
+    def connect(self, name):
+        """One more session, for what must last."""
+        connection = psycopg2.connect(
+            host=self.environment["PGHOST"],
+            port=self.environment["PGPORT"],
+            user=self.environment["PGUSER"],
+            dbname=self.environment["PGDATABASE"],
+            application_name=name,
+        )
+        connection.autocommit = True
+        return connection
+
+    def await_true(self, query, *arguments, seconds=60):
+        """Waits for a condition of the server's."""
+        until = time.monotonic() + seconds
+        while not self.value(query, *arguments):
+            if time.monotonic() > until:
+                raise RuntimeError(f"never became true: {query}")
+            time.sleep(0.02)
+
     def pingpong(self, count, pause_ms, **steps):
         """Latencies of a hand-over in microseconds, and how many were missed."""
         command = [f"{self.work}/pingpong", str(count), *map(str, pause_ms)]
@@ -106,6 +132,99 @@ class Server:
             raise RuntimeError(done.stderr.strip()[:1500])
         lines = done.stdout.split()
         return [float(line) for line in lines if line != "miss"], lines.count("miss")
+
+
+class Beside:
+    """Sessions of another program beside what is measured; they can be told by their name."""
+
+    count = 0
+
+    def __init__(self, server, clients):
+        Beside.count += 1
+        self.server = server
+        self.clients = clients
+        self.name = f"beside{Beside.count}"
+        self.folder = tempfile.mkdtemp(dir=server.work)
+
+    def start(self, command):
+        self.errors = open(f"{self.folder}/errors", "w+")
+        environment = dict(self.server.environment, PGAPPNAME=self.name)
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=self.errors
+        )
+
+    def await_sessions(self, condition):
+        """Waits until all sessions are in a state."""
+        query = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND {condition}"
+        until = time.monotonic() + 180
+        while self.server.value(query, self.name) < self.clients:
+            if self.process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"{self.clients} sessions never came: {self.trouble()}")
+            time.sleep(0.05)
+
+    def trouble(self):
+        self.errors.seek(0)
+        return self.errors.read().strip()[:1500]
+
+    def stop(self):
+        """Ends it at once, also sessions that sleep; nothing if it has ended."""
+        if not os.path.isdir(self.folder):
+            return
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
+        mine = "FROM pg_stat_activity WHERE application_name = %s"
+        self.server.rows(f"SELECT pg_terminate_backend(pid) {mine}", self.name)
+        self.server.await_true(f"SELECT NOT EXISTS (SELECT {mine})", self.name)
+        self.remove()
+
+    def remove(self):
+        self.errors.close()
+        shutil.rmtree(self.folder)
+
+
+class Background(Beside):
+    """pgbench, until it is ended.
+
+    With a rate, a transaction counts from when it was due, so that who is held
+    up is not asked less often.
+    """
+
+    def __init__(self, server, scripts, clients, rate, variables):
+        super().__init__(server, clients)
+        command = [f"{server.bin}/pgbench", "-n", "-M", "prepared", "-c", str(clients), "-j", str(min(clients, CORES))]
+        # The time is what SIGALRM ends, in good order.
+        command += ["-T", "36000", "-l", "--log-prefix", f"{self.folder}/log"]
+        command += ["-R", str(rate)] if rate else []
+        for number, script in enumerate(scripts):
+            if script.startswith("builtin:"):
+                command += ["-b", script.removeprefix("builtin:")]
+                continue
+            with open(f"{self.folder}/{number}.sql", "w") as file:
+                file.write(script)
+            command += ["-f", file.name]
+        for name, value in variables.items():
+            command += ["-D", f"{name}={value}"]
+        self.start(command)
+        self.await_sessions("true")
+
+    def end(self):
+        """Ends it when each has finished what it is at; what its transactions took."""
+        self.process.send_signal(signal.SIGALRM)
+        if self.process.wait() != 0:
+            raise RuntimeError(f"pgbench failed: {self.trouble()}")
+        rows = []
+        for path in glob.glob(f"{self.folder}/log.*"):
+            with open(path) as lines:
+                rows += [line.split() for line in lines]
+        self.remove()
+        return sorted(Took(int(row[4]) + int(row[5]) / 1e6, float(row[2]), int(row[3])) for row in rows)
+
+
+class Sleepers(Beside):
+    def __init__(self, server, count, statements):
+        super().__init__(server, count)
+        self.start([f"{server.work}/sleepers", str(count), *statements])
 
 
 def folder_of(name):
@@ -126,12 +245,14 @@ def as_user(*command):
     subprocess.run(command, check=True, capture_output=True, cwd="/")
 
 
-def private_server(name, checksums=False):
+def private_server(name, checksums=False, **settings):
     """Starts a further server beside the main one; stop_server ends it."""
     work = os.environ["BENCH_WORK"]
     folder = folder_of(name)
-    start = ["start", folder, "-c", "shared_buffers=512MB", "-c", "max_wal_size=8GB"]
-    start += ["-c", "checkpoint_timeout=1h"]
+    settings = {"shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "1h", **settings}
+    start = ["start", folder]
+    for setting, value in settings.items():
+        start += ["-c", f"{setting}={value}"]
     if os.path.isdir(os.path.join(work, "install")):
         start += ["--destdir", os.path.join(work, "install")]
     else:
