@@ -167,7 +167,7 @@ def line_table(scenario, results):
         contender = scenario.LINES[line][0]
         cells = [cell(results, scenario.ID, contender, f"{line} {column}") for column in columns]
         lines.append([f"{line} ({contender})", *cells])
-    return table(["microseconds", *columns], lines)
+    return table([getattr(scenario, "UNITS", "microseconds"), *columns], lines)
 
 
 def notes(results):
@@ -268,8 +268,9 @@ def draw_sweep(axis, scenario, contenders, results):
 
 
 def draw_lines(axis, scenario, results):
-    """Each line's p50 and p99 on a logarithmic scale."""
+    """Each line's columns, such as p50 and p99, on a logarithmic scale."""
     names, columns = scenario.TABLE
+    columns = getattr(scenario, "PLOTTED", columns)
     names = [n for n in names if results.values(scenario.ID, scenario.LINES[n][0], f"{n} {columns[0]}")]
     for place, line in enumerate(names):
         contender = scenario.LINES[line][0]
@@ -280,4 +281,4 @@ def draw_lines(axis, scenario, results):
     axis.set_xscale("log")
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
-    axis.set_xlabel("us, p50 to p99", fontsize=8)
+    axis.set_xlabel(f"us, {columns[0]} to {columns[-1]}", fontsize=8)

@@ -6,6 +6,9 @@ A scenario file has:
     GOALS	a list of Goal
     CONTENDERS	names from contenders.py, in the order of the tables
     METRICS	metric -> what the columns of its table say
+    TABLE	lines and columns of its table, if the lines are not contenders;
+		metrics are then called "LINE COLUMN"; UNITS, if not microseconds
+    PLOTTED	the metrics or columns in the plot, if not the first or all
     run(turn)	measures everything, through the Turn it is given
 
 The file's docstring is printed beside its numbers: say what was done, so that
