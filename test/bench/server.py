@@ -95,9 +95,9 @@ class Server:
         rate = float(re.search(r"tps = ([\d.]+)", done.stdout).group(1))
         return Load(count, count / rate)
 
-    def background(self, scripts, clients, rate=None, **variables):
+    def background(self, scripts, clients, rate=None, log=True, **variables):
         """Starts pgbench beside what is measured; see Background."""
-        return Background(self, [scripts] if isinstance(scripts, str) else scripts, clients, rate, variables)
+        return Background(self, [scripts] if isinstance(scripts, str) else scripts, clients, rate, log, variables)
 
     def sleepers(self, count, *statements):
         """Starts many sessions that run statements in turn and sleep in one of them (sleepers.c)."""
@@ -190,11 +190,12 @@ class Background(Beside):
     up is not asked less often.
     """
 
-    def __init__(self, server, scripts, clients, rate, variables):
+    def __init__(self, server, scripts, clients, rate, log, variables):
         super().__init__(server, clients)
         command = [f"{server.bin}/pgbench", "-n", "-M", "prepared", "-c", str(clients), "-j", str(min(clients, CORES))]
         # The time is what SIGALRM ends, in good order.
-        command += ["-T", "36000", "-l", "--log-prefix", f"{self.folder}/log"]
+        command += ["-T", "36000"]
+        command += ["-l", "--log-prefix", f"{self.folder}/log"] if log else []
         command += ["-R", str(rate)] if rate else []
         for number, script in enumerate(scripts):
             if script.startswith("builtin:"):
