@@ -40,6 +40,7 @@ STATEMENTS = {
 
 
 def run(turn):
+    warm_up(turn)
     for repetition, contender in turn.each():
         names = list(LINES)
         first = repetition % len(names)
@@ -51,14 +52,29 @@ def run(turn):
         contender.drop()
 
 
-def measure(contender, turn, repetition, line):
-    contender.reset()
-    turn.server.execute(
+def warm_up(turn):
+    """Whoever comes first would pay for new files of the WAL."""
+    make_bulk(turn.server)
+    for contender in turn.contenders.values():
+        turn.server.rows(STATEMENTS["plain INSERT"], contender.payload, messages(turn))
+    turn.settle()
+
+
+def messages(turn):
+    return 100_000 if turn.options.quick else 1_000_000
+
+
+def make_bulk(server):
+    server.execute(
         "DROP TABLE IF EXISTS bench_bulk",
         "CREATE TABLE bench_bulk (id bigint GENERATED ALWAYS AS IDENTITY, payload jsonb)",
     )
+
+
+def measure(contender, turn, repetition, line):
+    contender.reset()
+    make_bulk(turn.server)
     turn.settle()
-    count = 100_000 if turn.options.quick else 1_000_000
     live = turn.server.background(
         [contender.enqueue, contender.consume(1)], CLIENTS, RATE, payload=contender.payload)
     connection = turn.server.connect("large")
@@ -66,7 +82,7 @@ def measure(contender, turn, repetition, line):
         time.sleep(1)
         began = time.time()
         with connection.cursor() as cursor:
-            cursor.execute(STATEMENTS[line], (contender.payload, count))
+            cursor.execute(STATEMENTS[line], (contender.payload, messages(turn)))
         ended = time.time()
         time.sleep(1)
         took = [one.us for one in live.end() if began <= one.ended <= ended + 1]
