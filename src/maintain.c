@@ -90,7 +90,8 @@ keep(QueueSegment *segment, QueueSegmentKept why, QueueTime retry)
 
 /*
  * Empty a sealed segment if all in it is dead and no snapshot needs it, or
- * reclaim_delay has passed. The lock is kept until the transaction ends.
+ * reclaim_delay has passed. The lock is kept until the transaction ends, so it
+ * comes back into the ring in the next one: no producer waits for that lock.
  */
 static bool
 reclaim_segment(QueueDef *def, QueueSegment *segment, uint32 generation)
@@ -104,23 +105,33 @@ reclaim_segment(QueueDef *def, QueueSegment *segment, uint32 generation)
 
 	if (rel == NULL)
 		return false;
+	if (RelationGetNumberOfBlocks(rel) == 0 && !queue_segment_is_half_emptied(rel))
+	{
+		queue_ring_reuse(def->state, segment);
+		relation_close(rel, AccessShareLock);
+		return true;
+	}
 	/* What a prepared transaction has acked is counted by its slot, which is about to go. */
 	queue_lease_resolve_all(def->state);
 	if (!queue_segment_prove_dead(rel, &proof))
 		keep(segment, QUEUE_KEPT_LIVE, now + RETRY_LIVE);
 	else if (!proof.all_old && now < free_at)
-		keep(segment, QUEUE_KEPT_DELAY, now + RETRY_LOCKED);
-	else if (!ConditionalLockRelation(rel, AccessExclusiveLock))
-		keep(segment, QUEUE_KEPT_LOCKED, now + RETRY_LOCKED);
-	else if (segment->role != QUEUE_SEGMENT_SEALED ||
-			 !queue_segment_truncate(segment, rel, &proof))
-		keep(segment, QUEUE_KEPT_IN_PROGRESS, now + RETRY_LOCKED);
+		keep(segment, QUEUE_KEPT_DELAY, Min(free_at, now + RETRY_LOCKED));
 	else
-		emptied = true;
+	{
+		pg_atomic_write_u32(&segment->emptying, generation);
+		if (!ConditionalLockRelation(rel, AccessExclusiveLock))
+			keep(segment, QUEUE_KEPT_LOCKED, now + RETRY_LOCKED);
+		else if (segment->role != QUEUE_SEGMENT_SEALED ||
+				 !queue_segment_truncate(segment, rel, &proof))
+			keep(segment, QUEUE_KEPT_IN_PROGRESS, now + RETRY_LOCKED);
+		else
+			emptied = true;
+		if (!emptied)
+			pg_atomic_write_u32(&segment->emptying, 0);
+	}
 	pfree(proof.lsns);
 	relation_close(rel, AccessShareLock);
-	if (emptied)
-		queue_ring_reuse(def->state, segment);
 	return emptied;
 }
 

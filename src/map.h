@@ -75,6 +75,7 @@ typedef struct QueueSegment
 	pg_atomic_uint64 deleted_at;	/* QueueTime of the last committed delete */
 	pg_atomic_uint64 live;		/* rows inserted minus deleted, as int64; hint */
 	pg_atomic_uint32 kept;		/* QueueSegmentKept */
+	pg_atomic_uint32 emptying;	/* the generation that was proven dead */
 	pg_atomic_uint64 retry_at;	/* QueueTime before which not to try again */
 	pg_atomic_uint32 dirs[QUEUE_MAP_DIRS];
 	pg_atomic_uint32 root;

@@ -478,7 +478,7 @@ queue_ring_advance(QueueState *state, QueueSegment *full)
 	LWLockRelease(lock);
 }
 
-/* An emptied segment goes to the end of the ring. Its lock is still held. */
+/* An emptied segment goes to the end of the ring. */
 void
 queue_ring_reuse(QueueState *state, QueueSegment *emptied)
 {

@@ -230,6 +230,7 @@ queue_segment_allocate(QueueState *state, const QueueSegmentFacts *facts, QueueS
 		pg_atomic_init_u64(&segment->deleted_at, queue_clock_now());
 		pg_atomic_init_u64(&segment->live, 0);
 		pg_atomic_init_u32(&segment->kept, QUEUE_KEPT_UNSEEN);
+		pg_atomic_init_u32(&segment->emptying, 0);
 		pg_atomic_init_u64(&segment->retry_at, 0);
 		queue_map_attach(segment);
 		segment->role = role;
@@ -307,17 +308,23 @@ queue_segment_check_rewritten(QueueSegment *segment, Relation rel)
 
 /*
  * Open a segment's relation if it is still what the caller saw; NULL if the
- * segment was emptied or dropped since.
+ * segment was emptied or dropped since, or is being emptied: nobody waits for
+ * that, since nothing is in it.
  */
 Relation
 queue_segment_open(QueueSegment *segment, uint32 generation, LOCKMODE mode)
 {
 	Oid			relid = segment->relid;
+	bool		dead = pg_atomic_read_u32(&segment->emptying) == generation;
 	Relation	rel;
 
 	if (pg_atomic_read_u32(&segment->generation) != generation || !OidIsValid(relid))
 		return NULL;
+	if (dead && !ConditionalLockRelationOid(relid, mode))
+		return NULL;
 	rel = try_relation_open(relid, mode);
+	if (dead)
+		UnlockRelationOid(relid, mode);
 	if (rel == NULL)
 		return NULL;
 	if (!can_be_read(rel))
