@@ -37,6 +37,9 @@
 /* Pages that a claim looks at in vain in one lane before it tries the other. */
 #define PAGES_IN_VAIN 64
 
+/* Waits for busy pages before a claim looks at all others. */
+#define WAITS_FIRST 20
+
 typedef struct Claim
 {
 	QueueVisit	visit;
@@ -50,6 +53,7 @@ typedef struct Claim
 	bool		lacks_slots;
 	int			patience;		/* pages in a row to look at in vain */
 	int			pages_left;		/* of these */
+	int			waits;			/* for pages that others were busy with */
 	/* results */
 	QueueClaimed *claimed;
 	int			claimed_count;
@@ -286,12 +290,14 @@ result_bytes(Claim *claim, HeapTuple tuple)
 	return (int64) queue_message_size(&message);
 }
 
-/* Whether one more message of so many bytes would be too much for the result. */
+/* Whether one more message would be too much for the result; otherwise its bytes. */
 static bool
-is_full(Claim *claim, int64 bytes)
+is_full(Claim *claim, HeapTuple tuple, int64 *bytes)
 {
-	return claim->claimed_count >= claim->request->wanted ||
-		(claim->claimed_count > 0 && claim->bytes + bytes > claim->request->max_bytes);
+	if (claim->claimed_count >= claim->request->wanted)
+		return true;
+	*bytes = result_bytes(claim, tuple);
+	return claim->claimed_count > 0 && claim->bytes + *bytes > claim->request->max_bytes;
 }
 
 /* A live message that nobody holds, or that cools to be claimed. */
@@ -330,8 +336,7 @@ consider(Claim *claim, HeapTuple tuple)
 		queue_visit_due(&claim->visit, 0);
 		return true;
 	}
-	bytes = result_bytes(claim, tuple);
-	if (is_full(claim, bytes))
+	if (is_full(claim, tuple, &bytes))
 	{
 		queue_visit_due(&claim->visit, 0);
 		claim->bytes = Max(claim->bytes, claim->request->max_bytes);
@@ -500,8 +505,9 @@ claim_round(Claim *claim, BusyPage *busy)
 		ok = claim_lane(claim, lanes[i], PAGES_IN_VAIN, busy);
 		tired |= claim->pages_left <= 0;
 	}
-	/* Who was passed over because somebody was busy with it is worth waiting for first. */
-	if (ok && tired && claim->claimed_count == 0 && busy->segment == NULL)
+	/* A page passed over because somebody was busy with it is worth waiting for first. */
+	if (ok && tired && claim->claimed_count == 0 &&
+		(busy->segment == NULL || claim->waits >= WAITS_FIRST))
 		ok = claim_lane(claim, QUEUE_LANE_ANY, PG_INT32_MAX, busy);
 	queue_slot_return_reserved();
 	return ok;
@@ -576,13 +582,17 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	claim->bytes = 0;
 	claim->lacks_slots = false;
 	claim->sweep = claim->move = false;
+	claim->waits = 0;
 	for (;;)
 	{
 		ok = claim_round(claim, &busy);
 		if (claim->claimed_count > 0 || !ok)
 			break;
 		if (busy.segment)
+		{
 			queue_map_wait(busy.segment, busy.page);
+			claim->waits++;
+		}
 		else if (looked_again || !look_again(request->def->state))
 			break;
 		else
