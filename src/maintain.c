@@ -89,6 +89,26 @@ keep(QueueSegment *segment, QueueSegmentKept why, QueueTime retry)
 }
 
 /*
+ * An empty segment goes into the reserve, unless somebody who chose it while it
+ * took messages is about to store one. Closes the relation.
+ */
+static bool
+reuse_segment(QueueDef *def, QueueSegment *segment, Relation rel)
+{
+	bool		alone = ConditionalLockRelation(rel, ShareLock);
+	bool		reused = alone && RelationGetNumberOfBlocks(rel) == 0;
+
+	if (reused)
+		queue_ring_reuse(def->state, segment);
+	else
+		keep(segment, QUEUE_KEPT_LOCKED, queue_clock_now() + RETRY_LOCKED);
+	if (alone)
+		UnlockRelation(rel, ShareLock);
+	relation_close(rel, AccessShareLock);
+	return reused;
+}
+
+/*
  * Empty a sealed segment if all in it is dead and no snapshot needs it, or
  * reclaim_delay has passed. The lock is kept until the transaction ends, so it
  * comes back into the ring in the next one: no producer waits for that lock.
@@ -106,11 +126,8 @@ reclaim_segment(QueueDef *def, QueueSegment *segment, uint32 generation)
 	if (rel == NULL)
 		return false;
 	if (RelationGetNumberOfBlocks(rel) == 0 && !queue_segment_is_half_emptied(rel))
-	{
-		queue_ring_reuse(def->state, segment);
-		relation_close(rel, AccessShareLock);
-		return true;
-	}
+		return reuse_segment(def, segment, rel);
+	pg_atomic_write_u32(&segment->emptying, 0);
 	/* What a prepared transaction has acked is counted by its slot, which is about to go. */
 	queue_lease_resolve_all(def->state);
 	if (!queue_segment_prove_dead(rel, &proof))
@@ -259,7 +276,6 @@ queue_maintain_move(QueueDef *def)
 		QueueTime	quiet_at = (QueueTime) pg_atomic_read_u64(&segment->deleted_at) +
 			queue_reclaim_delay * INT64CONST(1000);
 		Relation	rel;
-
 
 		if (segment->role != QUEUE_SEGMENT_SEALED ||
 			pg_atomic_read_u32(&segment->kept) != QUEUE_KEPT_LIVE ||
