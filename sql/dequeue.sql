@@ -90,3 +90,11 @@ COMMIT;
 SELECT count(*) FROM queues.c;
 SELECT * FROM queue.check();
 SELECT queue.drop('q', true), queue.drop('p', true), queue.drop('c', true);
+-- cancelling by id finds a message wherever it is stored
+SELECT queue.create('found', '{"backoff": "none"}');
+SELECT count(queue.enqueue('found', to_jsonb(n), headers => jsonb_build_object('fill', repeat(md5(n::text), 10)))) FROM generate_series(1, 2000) n;
+SELECT queue.nack(receipt, 'again') FROM queue.dequeue('found');
+SELECT n, queue.cancel('found', id) FROM (SELECT id, payload::int AS n FROM queues.found) m WHERE n IN (1, 2, 777, 1999, 2000) ORDER BY n;
+SELECT count(*), min(payload::int), max(payload::int) FROM queues.found WHERE payload::int NOT BETWEEN 700 AND 800;
+SELECT queue.cancel('found', 0), queue.cancel('found', 9223372036854775807);
+SELECT queue.drop('found', true);

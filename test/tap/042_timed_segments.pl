@@ -327,6 +327,15 @@ sub looked_at
 }
 cmp_ok(looked_at($_), '<', 500, "up to $_ are asked for: the delayed ones are not looked at") foreach 1, 1, 10, 10;
 
+# one of them is found by its id
+my $middle = query("SELECT id FROM queues.d WHERE payload = '100000'");
+my $plan = query("SELECT queue.cancel('d', 0); EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT queue.cancel('d', $middle)");
+$plan =~ s/^[^\[]*//;
+$plan = decode_json($plan)->[0]{Plan};
+cmp_ok($plan->{'Shared Hit Blocks'} + $plan->{'Shared Read Blocks'}, '<', 800, 'few pages are looked at to cancel one of them');
+is(query("SELECT count(*) FROM queues.d WHERE id = $middle"), '0', 'and it is gone');
+is(query("SELECT queue.cancel('d', $middle)"), 'f', 'it can be cancelled once');
+
 # nobody has looked at any page since the start, and the worker takes its time
 my $total = query("SELECT count(*) FROM queues.d");
 $node->append_conf('postgresql.conf', "queue.worker_interval = '600s'");
