@@ -89,29 +89,29 @@ keep(QueueSegment *segment, QueueSegmentKept why, QueueTime retry)
 }
 
 /*
- * An empty segment goes into the reserve, unless somebody who chose it while it
- * took messages is about to store one. Closes the relation.
+ * Whether a segment was emptied by a transaction of ours that has committed: so
+ * no producer waits for its lock, and all backends know that it is empty, and
+ * its toast index new. One that was rolled back has told nobody.
  */
 static bool
-reuse_segment(QueueDef *def, QueueSegment *segment, Relation rel)
+was_emptied(const QueueSegment *segment)
 {
-	bool		alone = ConditionalLockRelation(rel, ShareLock);
-	bool		reused = alone && RelationGetNumberOfBlocks(rel) == 0;
+	return FullTransactionIdIsValid(segment->emptied_by) &&
+		TransactionIdDidCommit(XidFromFullTransactionId(segment->emptied_by));
+}
 
-	if (reused)
-		queue_ring_reuse(def->state, segment);
-	else
-		keep(segment, QUEUE_KEPT_LOCKED, queue_clock_now() + RETRY_LOCKED);
-	if (alone)
-		UnlockRelation(rel, ShareLock);
-	relation_close(rel, AccessShareLock);
-	return reused;
+/* An exclusive lock is held. */
+static bool
+empty_segment(QueueSegment *segment, Relation rel, const QueueDeadProof *proof)
+{
+	segment->emptied_by = GetTopFullTransactionId();
+	return queue_segment_truncate(segment, rel, proof);
 }
 
 /*
  * Empty a sealed segment if all in it is dead and no snapshot needs it, or
- * reclaim_delay has passed. The lock is kept until the transaction ends, so it
- * comes back into the ring in the next one: no producer waits for that lock.
+ * reclaim_delay has passed. The lock is kept until the transaction ends; in the
+ * next one the segment goes into the reserve. True: call again.
  */
 static bool
 reclaim_segment(QueueDef *def, QueueSegment *segment, uint32 generation)
@@ -125,8 +125,13 @@ reclaim_segment(QueueDef *def, QueueSegment *segment, uint32 generation)
 
 	if (rel == NULL)
 		return false;
-	if (RelationGetNumberOfBlocks(rel) == 0 && !queue_segment_is_half_emptied(rel))
-		return reuse_segment(def, segment, rel);
+	if (RelationGetNumberOfBlocks(rel) == 0 && was_emptied(segment))
+	{
+		segment->emptied_by = InvalidFullTransactionId;
+		queue_ring_reuse(def->state, segment);
+		relation_close(rel, AccessShareLock);
+		return true;
+	}
 	pg_atomic_write_u32(&segment->emptying, 0);
 	/* What a prepared transaction has acked is counted by its slot, which is about to go. */
 	queue_lease_resolve_all(def->state);
@@ -140,12 +145,15 @@ reclaim_segment(QueueDef *def, QueueSegment *segment, uint32 generation)
 		if (!ConditionalLockRelation(rel, AccessExclusiveLock))
 			keep(segment, QUEUE_KEPT_LOCKED, now + RETRY_LOCKED);
 		else if (segment->role != QUEUE_SEGMENT_SEALED ||
-				 !queue_segment_truncate(segment, rel, &proof))
+				 !empty_segment(segment, rel, &proof))
 			keep(segment, QUEUE_KEPT_IN_PROGRESS, now + RETRY_LOCKED);
 		else
 			emptied = true;
 		if (!emptied)
+		{
+			segment->emptied_by = InvalidFullTransactionId;
 			pg_atomic_write_u32(&segment->emptying, 0);
+		}
 	}
 	pfree(proof.lsns);
 	relation_close(rel, AccessShareLock);

@@ -5,6 +5,7 @@
 #ifndef QUEUE_MAP_H
 #define QUEUE_MAP_H
 
+#include "access/transam.h"
 #include "common/relpath.h"
 #include "datatype/timestamp.h"
 #include "port/atomics.h"
@@ -81,6 +82,7 @@ typedef struct QueueSegment
 	pg_atomic_uint32 root;
 
 	/* the worker alone */
+	FullTransactionId emptied_by;	/* and not in the reserve yet */
 	QueueTime	move_at;		/* not to look before whether the rest can be moved */
 	int64		move_below;		/* nor while it has more messages than this */
 	bool		moving;			/* some of the rest was */

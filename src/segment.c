@@ -237,6 +237,7 @@ queue_segment_allocate(QueueState *state, const QueueSegmentFacts *facts, QueueS
 		/* It belongs to a bucket that is gone, but for its times. */
 		segment->timed = !TIMESTAMP_IS_NOBEGIN(facts->visible_at);
 		segment->bucket = (QueueBucket) {facts->visible_at, facts->visible_at};
+		segment->emptied_by = InvalidFullTransactionId;
 		segment->move_at = 0;
 		segment->move_below = PG_INT64_MAX;
 		segment->moving = segment->move_asked = false;

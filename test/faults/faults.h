@@ -223,6 +223,7 @@ faults_spin_release(volatile slock_t *lock)
 /* ---- snapshots, the fate of transactions ---- */
 
 #define GetLatestSnapshot(...) FAULTS_CALL(FAULTS_FAIL, GetLatestSnapshot, __VA_ARGS__)
+#define GetTopFullTransactionId(...) FAULTS_CALL(FAULTS_FAIL, GetTopFullTransactionId, __VA_ARGS__)
 #define GetTransactionSnapshot(...) FAULTS_CALL(FAULTS_FAIL, GetTransactionSnapshot, __VA_ARGS__)
 #define PushActiveSnapshot(...) FAULTS_CALL(FAULTS_FAIL, PushActiveSnapshot, __VA_ARGS__)
 #define RegisterSnapshot(...) FAULTS_CALL(FAULTS_FAIL, RegisterSnapshot, __VA_ARGS__)
