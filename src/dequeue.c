@@ -34,11 +34,12 @@
 /* Groups that a dequeue about to return nothing looks at again. */
 #define LOOK_AGAIN_GROUPS 4
 
-/* Pages that a claim looks at in vain in one lane before it tries the other. */
+/*
+ * Pages that a claim looks at in vain in one lane before it tries the other;
+ * with each round that found nothing so twice as many, for so many rounds.
+ */
 #define PAGES_IN_VAIN 64
-
-/* Waits for busy pages before a claim looks at all others. */
-#define WAITS_FIRST 20
+#define ROUNDS_THAT_DOUBLE 20
 
 typedef struct Claim
 {
@@ -53,7 +54,9 @@ typedef struct Claim
 	bool		lacks_slots;
 	int			patience;		/* pages in a row to look at in vain */
 	int			pages_left;		/* of these */
-	int			waits;			/* for pages that others were busy with */
+	int			rounds;
+	bool		timed_first;
+	bool		tired;			/* the last round has left pages out */
 	/* results */
 	QueueClaimed *claimed;
 	int			claimed_count;
@@ -481,34 +484,40 @@ claim_lane(Claim *claim, QueueLane lane, int patience, BusyPage *busy)
 /*
  * Claims take turns: one begins with the head of the backlog, the next with
  * what waited for its time, so that neither keeps the other waiting. Where one
- * lane has many pages of which nothing is known, the other comes before the end.
+ * lane has many pages of which nothing is known, the other comes before the end,
+ * and a page that somebody is busy with is waited for before all are looked at.
  */
 static bool
 claim_round(Claim *claim, BusyPage *busy)
 {
 	QueueState *state = claim->request->def->state;
 	QueueLane	lanes[2] = {QUEUE_LANE_BACKLOG, QUEUE_LANE_TIMED};
-	bool		both = state->timed > 0;
-	bool		tired = !both;
+	int			patience = PAGES_IN_VAIN << Min(claim->rounds, ROUNDS_THAT_DOUBLE);
 	bool		ok = true;
 
+	claim->rounds++;
+	claim->tired = false;
 	claim->visit.now = queue_clock_now();
 	claim->visit.wall = queue_clock_wall();
 	busy->segment = NULL;
-	if (both && pg_atomic_fetch_add_u32(&state->turn, 1) % 2 == 1)
-	{
-		lanes[0] = QUEUE_LANE_TIMED;
-		lanes[1] = QUEUE_LANE_BACKLOG;
-	}
-	for (int i = 0; both && ok && i < 2; i++)
-	{
-		ok = claim_lane(claim, lanes[i], PAGES_IN_VAIN, busy);
-		tired |= claim->pages_left <= 0;
-	}
-	/* A page passed over because somebody was busy with it is worth waiting for first. */
-	if (ok && tired && claim->claimed_count == 0 &&
-		(busy->segment == NULL || claim->waits >= WAITS_FIRST))
+	if (state->timed == 0)
 		ok = claim_lane(claim, QUEUE_LANE_ANY, PG_INT32_MAX, busy);
+	else
+	{
+		/* A call has one turn, however many rounds it needs. */
+		if (claim->rounds == 1)
+			claim->timed_first = pg_atomic_fetch_add_u32(&state->turn, 1) % 2 == 1;
+		if (claim->timed_first)
+		{
+			lanes[0] = QUEUE_LANE_TIMED;
+			lanes[1] = QUEUE_LANE_BACKLOG;
+		}
+		for (int i = 0; ok && i < 2; i++)
+		{
+			ok = claim_lane(claim, lanes[i], patience, busy);
+			claim->tired |= claim->pages_left <= 0;
+		}
+	}
 	queue_slot_return_reserved();
 	return ok;
 }
@@ -582,21 +591,21 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	claim->bytes = 0;
 	claim->lacks_slots = false;
 	claim->sweep = claim->move = false;
-	claim->waits = 0;
+	claim->rounds = 0;
+	claim->timed_first = false;
 	for (;;)
 	{
 		ok = claim_round(claim, &busy);
 		if (claim->claimed_count > 0 || !ok)
 			break;
 		if (busy.segment)
-		{
 			queue_map_wait(busy.segment, busy.page);
-			claim->waits++;
-		}
-		else if (looked_again || !look_again(request->def->state))
-			break;
-		else
+		else if (!claim->tired)
+		{
+			if (looked_again || !look_again(request->def->state))
+				break;
 			looked_again = true;
+		}
 		CHECK_FOR_INTERRUPTS();
 	}
 	n = claim->claimed_count;
