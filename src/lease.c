@@ -239,7 +239,10 @@ queue_lease_count_settled(QueueSlot *slot, QueueSettlement how, QueueTime now)
 	if (pg_atomic_read_u32(&segment->generation) != slot->generation)
 		return;
 	pg_atomic_write_u64(&segment->deleted_at, (uint64) now);
-	pg_atomic_fetch_sub_u64(&segment->live, 1);
+	/* Should it be sealed just now, whoever does that asks. */
+	if (pg_atomic_fetch_sub_u64(&segment->live, 1) == 1 &&
+		segment->role == QUEUE_SEGMENT_SEALED && queue_state_ask(state, QUEUE_ASK_RECLAIM))
+		queue_wakeup_worker(slot->database);
 }
 
 /*
@@ -287,10 +290,7 @@ queue_lease_resolve_prepared(QueueSlot *slot)
 		unsettle_locked(slot, word);
 	else
 	{
-		QueueState *state = &queue_states[slot->queue];
-
 		queue_lease_count_settled(slot, slot->how, queue_clock_now());
-		queue_state_ask(state, QUEUE_ASK_RECLAIM);
 		slot->xid = InvalidFullTransactionId;
 		queue_slot_free(slot, word, slot->how == QUEUE_SETTLE_ACK ? QUEUE_SLOT_ACKED : 0);
 	}

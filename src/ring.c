@@ -510,6 +510,30 @@ queue_ring_has_sealed(QueueState *state)
 	return found;
 }
 
+/*
+ * When the next sealed segment should be looked at again that has no message
+ * that we know of, after "now"; one that is late already is left to others.
+ */
+QueueTime
+queue_ring_reclaim_at(QueueState *state, QueueTime now)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+	QueueTime	at = QUEUE_TIME_NEVER;
+
+	LWLockAcquire(lock, LW_SHARED);
+	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)
+	{
+		QueueSegment *segment = queue_segment_at(i);
+		QueueTime	retry_at = (QueueTime) pg_atomic_read_u64(&segment->retry_at);
+
+		if (segment->role == QUEUE_SEGMENT_SEALED && retry_at > now &&
+			pg_atomic_read_u32(&segment->kept) != QUEUE_KEPT_LIVE)
+			at = Min(at, retry_at);
+	}
+	LWLockRelease(lock);
+	return at;
+}
+
 int32
 queue_ring_next_number(QueueState *state)
 {

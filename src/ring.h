@@ -30,6 +30,7 @@ extern QueueTime queue_ring_due(QueueState *state);
 extern void queue_ring_advance(QueueState *state, QueueSegment *full);
 extern void queue_ring_reuse(QueueState *state, QueueSegment *emptied);
 extern bool queue_ring_has_sealed(QueueState *state);
+extern QueueTime queue_ring_reclaim_at(QueueState *state, QueueTime now);
 extern bool queue_ring_has(QueueState *state, Oid relid);
 extern int32 queue_ring_next_number(QueueState *state);
 extern Relation queue_ring_open_active(QueueState *state, int64 size, QueueSegment **segment);

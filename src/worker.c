@@ -241,6 +241,15 @@ plan_sweep(QueueState *state, QueueTime now)
 	state->sweep_at = now + state->sweep_pause;
 }
 
+/* Empty what can be emptied, and note when to try the next one. */
+static void
+empty_segments(QueueState *state)
+{
+	while (run_step("emptying a segment", state->view, step_reclaim))
+		CHECK_FOR_INTERRUPTS();
+	state->reclaim_at = queue_ring_reclaim_at(state, queue_clock_now());
+}
+
 /* The slow part of a round: nobody waits for it. */
 static void
 tend_queue(QueueState *state, QueueTime now)
@@ -262,8 +271,8 @@ tend_queue(QueueState *state, QueueTime now)
 	if (now >= state->recount_at && take_ask(state, QUEUE_ASK_RECOUNT) &&
 		!run_step("counting messages", state->view, step_recount))
 		queue_state_ask(state, QUEUE_ASK_RECOUNT);
-	while (sealed && run_step("emptying a segment", state->view, step_reclaim))
-		CHECK_FOR_INTERRUPTS();
+	if (sealed)
+		empty_segments(state);
 	while (sealed && queue_clock_now() < now + MOVING_TIME &&
 		   run_step("moving messages", state->view, step_move))
 		CHECK_FOR_INTERRUPTS();
@@ -293,8 +302,12 @@ serve_queue(QueueState *state, bool tick, QueueTime *wake)
 	if (take_ask(state, QUEUE_ASK_RESERVE))
 		while (run_step("making a segment", state->view, step_reserve))
 			CHECK_FOR_INTERRUPTS();
+	/* Disk is waited for by nobody, but a second is long where segments are small. */
+	if (take_ask(state, QUEUE_ASK_RECLAIM) || now >= state->reclaim_at)
+		empty_segments(state);
 	if (tick)
 		tend_queue(state, now);
+	*wake = Min(*wake, state->reclaim_at);
 }
 
 /*
