@@ -518,6 +518,8 @@ queue_launcher_main(Datum main_arg)
 	MemoryContext scratch;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	/* What came since the fork was ignored. */
+	ConfigReloadPending = true;
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	queue_launcher_pin_settings();
@@ -533,6 +535,11 @@ queue_launcher_main(Datum main_arg)
 	{
 		long		sleep;
 
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
 		MemoryContextSwitchTo(scratch);
 		take_call();
 		sleep = look(scratch);
@@ -542,11 +549,6 @@ queue_launcher_main(Datum main_arg)
 		WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, sleep, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
 	}
 }
 

@@ -447,6 +447,8 @@ queue_worker_main(Datum main_arg)
 	bool		works = false;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	/* What came since the fork was ignored. */
+	ConfigReloadPending = true;
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	if (queue_launcher_is_left(database))
