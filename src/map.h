@@ -72,6 +72,7 @@ typedef struct QueueSegment
 	/* atomic */
 	pg_atomic_uint64 word;		/* earliest due of all groups, with version */
 	pg_atomic_uint32 pages;		/* pages that may hold tuples */
+	pg_atomic_uint32 begun;		/* pages that were given a first tuple */
 	pg_atomic_uint64 toasted;	/* bytes out of line, when last looked at */
 	pg_atomic_uint64 deleted_at;	/* QueueTime of the last committed delete */
 	pg_atomic_uint64 live;		/* rows inserted minus deleted, as int64; hint */

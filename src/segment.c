@@ -51,6 +51,9 @@
 #include "segment.h"
 #include "slot.h"
 
+/* The most pages that RelationAddExtraBlocks() and its successors add. */
+#define EXTENDED_AHEAD INT64CONST(512)
+
 typedef struct SegmentShared
 {
 	/* under the segment lock */
@@ -226,6 +229,7 @@ queue_segment_allocate(QueueState *state, const QueueSegmentFacts *facts, QueueS
 		segment->relfilenumber = facts->relfilenumber;
 		pg_atomic_write_u32(&segment->generation, pg_atomic_add_fetch_u32(&shared->generation, 1));
 		pg_atomic_init_u32(&segment->pages, facts->pages);
+		pg_atomic_init_u32(&segment->begun, facts->pages);
 		pg_atomic_init_u64(&segment->toasted, facts->toasted);
 		pg_atomic_init_u64(&segment->deleted_at, queue_clock_now());
 		pg_atomic_init_u64(&segment->live, 0);
@@ -337,11 +341,18 @@ queue_segment_open(QueueSegment *segment, uint32 generation, LOCKMODE mode)
 	return NULL;
 }
 
-/* About how much a segment has taken, what is out of line included. */
+/*
+ * About how much a segment has taken, what is out of line included. Where many
+ * insert at once, PostgreSQL extends a table by more pages than it needs just
+ * then, up to EXTENDED_AHEAD; a segment is not full while they wait to be used.
+ */
 int64
 queue_segment_bytes(QueueSegment *segment)
 {
-	return (int64) pg_atomic_read_u32(&segment->pages) * BLCKSZ +
+	int64		pages = pg_atomic_read_u32(&segment->pages);
+	int64		begun = pg_atomic_read_u32(&segment->begun);
+
+	return Max(begun, pages - EXTENDED_AHEAD) * BLCKSZ +
 		(int64) pg_atomic_read_u64(&segment->toasted);
 }
 
@@ -377,6 +388,7 @@ queue_segment_insert(Relation rel, QueueSegment *segment, HeapTuple *tuples, int
 {
 	CommandId	cid = GetCurrentCommandId(true);
 	BlockNumber last = 0;
+	uint32		begun = 0;
 	bool		large = false;
 
 	for (int i = 0; i < n; i++)
@@ -408,6 +420,10 @@ queue_segment_insert(Relation rel, QueueSegment *segment, HeapTuple *tuples, int
 		pfree(slots);
 	}
 	queue_segment_grow(segment, last + 1);
+	for (int i = 0; i < n; i++)
+		begun += ItemPointerGetOffsetNumber(&tuples[i]->t_self) == FirstOffsetNumber;
+	if (begun > 0)
+		pg_atomic_fetch_add_u32(&segment->begun, begun);
 	/* What fits into no page may have gone out of line, if it could not be compressed. */
 	if (large)
 		pg_atomic_write_u64(&segment->toasted, (uint64) read_toasted(rel));
@@ -855,6 +871,7 @@ queue_segment_truncate(QueueSegment *segment, Relation rel, const QueueDeadProof
 		return false;
 	/* First: should it end half way, nobody reads on past the end of the file. */
 	pg_atomic_write_u32(&segment->pages, 0);
+	pg_atomic_write_u32(&segment->begun, 0);
 	pg_atomic_write_u64(&segment->toasted, 0);
 	RelationTruncate(rel, 0);
 	/* An ack that was prepared and committed leaves its slot behind. */
