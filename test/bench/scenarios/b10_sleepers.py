@@ -4,7 +4,8 @@ if the memory is less; then a note says so).
 *asleep*: 1000 sessions in `CALL queue.wait` of another queue, which nothing wakes.
 *8 consumers* and *1000 consumers*: sessions that `CALL queue.wait` on the
 producers' queue and, woken, dequeue and ack one message in one statement. Here
-the producers share the machine with the consumers, and those may fall behind.
+the producers share the machine with the consumers, and those fall behind, so that
+nobody sleeps any more: it shows what a thousand busy sessions cost.
 *LISTEN*: 100 sessions listen to the queue and take nothing; the worker tells them
 once a tick (queue.notify_interval, 10 ms).
 
@@ -30,8 +31,8 @@ METRICS = {
 PLOTTED = ["alone", "asleep", "few", "many", "LISTEN"]
 GOALS = [
     Goal("1000 asleep, beside nobody", ("queue", "asleep"), ">=", 0.97, ("queue", "alone")),
-    Goal("1000 that consume in turn, beside 8", ("queue", "many"), ">=", 0.97, ("queue", "few")),
     Goal("100 LISTENers, beside nobody", ("queue", "LISTEN"), ">=", 0.97, ("queue", "alone")),
+    Goal("1000 that consume in turn, beside 8", ("queue", "many"), ">=", 0.97, ("queue", "few"), shown=True),
     Goal("the limit: 1000 in pg_sleep, beside nobody", ("plain", "asleep"), ">=", 0.97, ("plain", "alone"), shown=True),
     Goal("the limit: 100 LISTENers, beside nobody", ("plain", "LISTEN"), ">=", 0.97, ("plain", "alone"), shown=True),
 ]
