@@ -96,14 +96,16 @@ open_place(Store *store, const Place *place, QueueSegment **segment)
 {
 	QueueState *state = store->def->state;
 	Relation	rel = NULL;
-	bool		lacking;
+	bool		lacking = false;
 
-	if (place->active)
-		return queue_ring_open_active(state, store->size, segment);
-	rel = queue_ring_open_timed(state, store->size, &place->bucket, segment, &lacking);
+	if (!place->active)
+		rel = queue_ring_open_timed(state, store->size, &place->bucket, segment, &lacking);
+	if (rel == NULL)
+		rel = queue_ring_open_active(state, store->size, segment, &lacking);
+	/* Now, not at commit: a large transaction is to go on in the next segment. */
 	if (lacking && queue_state_ask(state, QUEUE_ASK_RESERVE))
 		queue_wakeup_worker(MyDatabaseId);
-	return rel ? rel : queue_ring_open_active(state, store->size, segment);
+	return rel;
 }
 
 /* Store what goes to the same place as the first one. */

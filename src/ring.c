@@ -564,10 +564,11 @@ most_pages(void)
 
 /*
  * Open the segment that takes inserts, with a lock that the caller keeps until
- * its transaction ends. Rolls over when it has reached "size" bytes.
+ * its transaction ends. Rolls over when it has reached "size" bytes. *lacking
+ * becomes true if the worker is to make one.
  */
 Relation
-queue_ring_open_active(QueueState *state, int64 size, QueueSegment **segment)
+queue_ring_open_active(QueueState *state, int64 size, QueueSegment **segment, bool *lacking)
 {
 	uint32		most = most_pages();
 
@@ -587,12 +588,12 @@ queue_ring_open_active(QueueState *state, int64 size, QueueSegment **segment)
 					 errhint("Its tables were dropped by hand; see queue.check().")));
 		active = queue_segment_at(index);
 		bytes = queue_segment_bytes(active);
-		if (bytes >= size / 2 && state->reserves == 0)
-			queue_state_ask(state, QUEUE_ASK_RESERVE);
+		*lacking |= bytes >= size / 2 && state->reserves == 0;
 		if (bytes >= size && state->reserves > 0)
 		{
 			queue_ring_advance(state, active);
-			queue_state_ask(state, QUEUE_ASK_RESERVE | QUEUE_ASK_RECLAIM);
+			queue_state_ask(state, QUEUE_ASK_RECLAIM);
+			*lacking = true;
 			continue;
 		}
 		if (pg_atomic_read_u32(&active->pages) > most)

@@ -33,7 +33,8 @@ extern bool queue_ring_has_sealed(QueueState *state);
 extern QueueTime queue_ring_reclaim_at(QueueState *state, QueueTime now);
 extern bool queue_ring_has(QueueState *state, Oid relid);
 extern int32 queue_ring_next_number(QueueState *state);
-extern Relation queue_ring_open_active(QueueState *state, int64 size, QueueSegment **segment);
+extern Relation queue_ring_open_active(QueueState *state, int64 size, QueueSegment **segment,
+										 bool *lacking);
 
 extern QueueBucket queue_ring_bucket(TimestampTz visible_at, TimestampTz wall);
 extern Relation queue_ring_open_timed(QueueState *state, int64 size, const QueueBucket *bucket,

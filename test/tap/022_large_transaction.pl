@@ -66,5 +66,25 @@ drain_ok($node, 'at the end');
 is($node->safe_psql('postgres', 'SELECT count(*), min(n), max(n) FROM worked WHERE n < 0'), 2 * $count . '|-' . 2 * $count . '|-1', 'all have arrived');
 ok(await($node, "SELECT count(*) FROM queue.segments WHERE queue = 'q' AND state = 'sealed'", expected => '0'), 'segments are emptied');
 check_ok($node);
+
+# A transaction that fills a segment goes on in the next one, which the worker makes for it meanwhile.
+$node->append_conf('postgresql.conf', "queue.worker_interval = '600s'");
+$node->restart;
+ok(await_worker($node, 'postgres', 1), 'the worker runs, and does nothing unasked');
+$node->safe_psql('postgres', q{SELECT queue.create('w', '{"segment_size": "64kB"}')});
+my $session = $node->background_psql('postgres');
+$session->query_safe('BEGIN');
+foreach my $segments (2, 3)
+{
+	$session->query_safe(q{SELECT queue.enqueue_batch('w', array_agg(to_jsonb(repeat(md5(n::text), 10)))) FROM generate_series(1, 250) n});
+	# The call that finds it full asks.
+	$session->query_safe(q{SELECT queue.enqueue('w', '0')});
+	ok(await($node, "SELECT count(*) FROM queue.segments WHERE queue = 'w' AND state <> 'sealed'", expected => 2), "while it is open, with $segments segments");
+	is($node->safe_psql('postgres', "SELECT count(*) FROM queue.segments WHERE queue = 'w'"), $segments, 'one more');
+}
+$session->query_safe('COMMIT');
+$session->quit;
+is($node->safe_psql('postgres', "SELECT count(*) FROM queue.dequeue('w', 1000)"), 502, 'all of it comes');
+check_ok($node);
 $node->stop;
 done_testing();
