@@ -454,12 +454,15 @@ lower_ranges(QueueTime at)
 		if (pg_atomic_read_u32(&range->segment->generation) == range->generation)
 			queue_map_lower_range(range->segment, range->first, range->last, Min(range->due, at));
 	}
-	for (int i = 0; ranges_overflowed && i < delta_count; i++)
+	for (int i = 0; i < delta_count; i++)
 	{
 		uint64		position = 0;
 		QueueSegment *segment;
 		uint32		generation;
 
+		/* Of what a restore wrote no page was noted. */
+		if (!ranges_overflowed && !deltas[i].restored)
+			continue;
 		while (queue_ring_next(deltas[i].state, &position, QUEUE_TIME_NEVER, &segment, &generation))
 			if (pg_atomic_read_u32(&segment->pages) > 0)
 				queue_map_lower_range(segment, 0, pg_atomic_read_u32(&segment->pages) - 1, 0);

@@ -470,6 +470,7 @@ queue_segment_visit(Relation rel, BlockNumber block, Snapshot snapshot,
 {
 	Buffer		buffer;
 	OffsetNumber last;
+	TransactionId inserting = InvalidTransactionId;
 
 	/* A VACUUM may have cut empty pages off. */
 	if (block >= RelationGetNumberOfBlocks(rel))
@@ -480,10 +481,19 @@ queue_segment_visit(Relation rel, BlockNumber block, Snapshot snapshot,
 	for (OffsetNumber i = FirstOffsetNumber; i <= last; i++)
 	{
 		HeapTupleData tuple;
+		QueueTupleFate fate;
 
 		if (!tuple_at(rel, buffer, i, &tuple))
 			continue;
-		if (!visitor(&tuple, judge(&tuple, buffer, snapshot), arg))
+		/* A large transaction's are many on a page, and each would be looked for among all processes. */
+		if (TransactionIdIsValid(inserting) &&
+			TransactionIdEquals(HeapTupleHeaderGetXmin(tuple.t_data), inserting))
+			fate = QUEUE_TUPLE_INSERTING;
+		else
+			fate = judge(&tuple, buffer, snapshot);
+		if (fate == QUEUE_TUPLE_INSERTING)
+			inserting = HeapTupleHeaderGetXmin(tuple.t_data);
+		if (!visitor(&tuple, fate, arg))
 			break;
 	}
 	UnlockReleaseBuffer(buffer);

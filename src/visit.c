@@ -12,6 +12,9 @@
  */
 #include "postgres.h"
 
+#include "access/twophase.h"
+#include "storage/procarray.h"
+
 #include "guc.h"
 #include "lease.h"
 #include "message.h"
@@ -31,6 +34,21 @@ static QueueTime
 recheck_time(const QueueVisit *visit)
 {
 	return visit->now + queue_recheck_interval * INT64CONST(1000);
+}
+
+/*
+ * Whether a callback will lower the page when a transaction in progress ends.
+ * It will in a process that runs it; PREPARE lowers the page too, and from
+ * then on nobody does. A subtransaction's id is no process's: not known.
+ */
+static bool
+will_tell(QueueVisit *visit, TransactionId xid)
+{
+	if (max_prepared_xacts == 0)
+		return true;
+	if (!TransactionIdEquals(visit->told, xid) && BackendXidGetPid(xid) != 0)
+		visit->told = xid;
+	return TransactionIdEquals(visit->told, xid);
 }
 
 static QueueHeldAs
@@ -97,6 +115,7 @@ queue_visit_slots(QueueVisit *visit, QueueMapHold *hold)
 
 	visit->hold = hold;
 	visit->due = QUEUE_TIME_NEVER;
+	visit->told = InvalidTransactionId;
 	memset(visit->held_as, QUEUE_HELD_NOT, sizeof(visit->held_as));
 	/* No more than a page has tuples; others are of an older generation. */
 	n = Min(n, lengthof(numbers));
@@ -125,8 +144,8 @@ queue_visit_passes(QueueVisit *visit, HeapTuple tuple, QueueTupleFate fate)
 				queue_visit_due(visit, recheck_time(visit));
 			return false;
 		case QUEUE_TUPLE_INSERTING:
-			/* If no callback tells how it ends, this look will. */
-			queue_visit_due(visit, recheck_time(visit));
+			if (!will_tell(visit, HeapTupleHeaderGetXmin(tuple->t_data)))
+				queue_visit_due(visit, recheck_time(visit));
 			return false;
 		case QUEUE_TUPLE_UNSEEN:
 			if (held == QUEUE_HELD_NOT || held == QUEUE_HELD_CLAIMABLE)

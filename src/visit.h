@@ -29,6 +29,7 @@ typedef struct QueueVisit
 	QueueTime	now;
 	TimestampTz wall;
 	QueueTime	due;			/* of what is left on the page, so far */
+	TransactionId told;			/* a callback will tell how this one ends */
 	/* by offset on the page */
 	uint8		held_as[MaxHeapTuplesPerPage + 1];
 	uint32		held_by[MaxHeapTuplesPerPage + 1];
