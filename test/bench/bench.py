@@ -23,8 +23,11 @@ def parse():
     parser.add_argument("--contenders", type=lambda text: text.split(","))
     parser.add_argument("--pgmq")
     parser.add_argument("--out", default=os.path.join(os.environ["BENCH_TREE"], "build", "bench"))
+    parser.add_argument("--page", default="benchmarks")
     parser.add_argument("--publish", action="store_true")
     options = parser.parse_args()
+    if options.publish and options.only and options.page == "benchmarks":
+        parser.error("a page of its own (--page) for these scenarios, please: doc/benchmarks.md has others")
     options.seconds = max(1, round(options.seconds or (1 if options.quick else 4)))
     options.reps = options.reps or (1 if options.quick else 7)
     options.backlog = options.backlog or (100_000 if options.quick else 10_000_000)

@@ -12,14 +12,20 @@ from statistics import median
 from results import Row, quantity, spread
 
 INTRO = """\
-# Benchmarks
+# {title}
 
-This page is written by `make bench` (`test/bench/run --publish`); do not edit it. One program measured
-everything in one run on one server, in turns: each repetition measures every contender once, beginning
+This page is written by `test/bench/run{options} --publish`; do not edit it. One program measured
+everything in one run, in turns: each repetition measures every contender once, beginning
 with another one each time. Judge by the ratios: they compare pairs of one repetition. Numbers are
 medians, with the lowest and highest repetition in brackets. What each line does is in
 `test/bench/contenders.py`, what each scenario does in `test/bench/scenarios/`.
 """
+
+
+def intro(options):
+    title = options.page.replace("-", ": ", 1).capitalize()
+    only = f" --only {','.join(options.only)} --page {options.page}" if options.only else ""
+    return INTRO.format(title=title, options=only)
 
 
 def write(server, options, contenders, scenarios, results, seconds):
@@ -28,20 +34,20 @@ def write(server, options, contenders, scenarios, results, seconds):
     write_rows(os.path.join(options.out, "rows.csv"), results)
     page = "\n".join(
         [
-            INTRO,
+            intro(options),
             settings_table(server, options, seconds),
             "## Goals\n",
             goals_table(scenarios, results),
-            "![The same as a plot](benchmarks.svg)\n",
+            f"![The same as a plot]({options.page}.svg)\n",
             *[section(scenario, contenders, results) for scenario in scenarios],
             *notes(results),
         ]
     )
-    with open(os.path.join(options.out, "benchmarks.md"), "w") as file:
+    with open(os.path.join(options.out, f"{options.page}.md"), "w") as file:
         file.write(page)
-    plot(os.path.join(options.out, "benchmarks.svg"), scenarios, contenders, results)
+    plot(os.path.join(options.out, f"{options.page}.svg"), scenarios, contenders, results)
     if options.publish:
-        for name in ("benchmarks.md", "benchmarks.svg"):
+        for name in (f"{options.page}.md", f"{options.page}.svg"):
             shutil.copy(
                 os.path.join(options.out, name), os.path.join(os.environ["BENCH_TREE"], "doc", name)
             )
