@@ -19,6 +19,7 @@
 #include "postmaster/autovacuum.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "storage/procarray.h"
 #include "utils/snapmgr.h"
 
 #include "dequeue.h"
@@ -73,9 +74,10 @@ queue_maintain_reserve(QueueDef *def)
 	queue_ring_complete(state);
 	if (state->reserves > 0)
 		return false;
-	/* A queue that nobody uses has one segment. */
+	/* A queue that nobody uses has one segment; one that has just begun its next is in use. */
 	active = pg_atomic_read_u32(&state->active);
-	if (active != QUEUE_NONE && pg_atomic_read_u32(&queue_segment_at(active)->pages) == 0)
+	if (active != QUEUE_NONE && pg_atomic_read_u32(&queue_segment_at(active)->pages) == 0 &&
+		!queue_ring_has_sealed(state))
 		return false;
 	queue_catalog_create_segment(def->id, queue_ring_next_number(state));
 	return true;
@@ -132,15 +134,27 @@ reclaim_segment(QueueDef *def, QueueSegment *segment, uint32 generation)
 		relation_close(rel, AccessShareLock);
 		return true;
 	}
+	/* It is dead, and while the horizon stands still, some snapshot may see it. */
+	if (now < free_at && TransactionIdIsValid(segment->proven_under) &&
+		segment->proven_under == GetOldestNonRemovableTransactionId(rel))
+	{
+		keep(segment, QUEUE_KEPT_DELAY, Min(free_at, now + RETRY_LOCKED));
+		relation_close(rel, AccessShareLock);
+		return false;
+	}
+	segment->proven_under = InvalidTransactionId;
 	pg_atomic_write_u32(&segment->emptying, 0);
-	/* What a prepared transaction has acked is counted by its slot, which is about to go. */
-	queue_lease_resolve_all(def->state);
 	if (!queue_segment_prove_dead(rel, &proof))
 		keep(segment, QUEUE_KEPT_LIVE, now + RETRY_LIVE);
 	else if (!proof.all_old && now < free_at)
+	{
 		keep(segment, QUEUE_KEPT_DELAY, Min(free_at, now + RETRY_LOCKED));
+		segment->proven_under = proof.oldest;
+	}
 	else
 	{
+		/* What a prepared transaction has acked is counted by its slot, which is about to go. */
+		queue_lease_resolve_all(def->state);
 		pg_atomic_write_u32(&segment->emptying, generation);
 		if (!ConditionalLockRelation(rel, AccessExclusiveLock))
 			keep(segment, QUEUE_KEPT_LOCKED, now + RETRY_LOCKED);

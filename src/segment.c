@@ -51,6 +51,9 @@
 #include "segment.h"
 #include "slot.h"
 
+/* With fewer rows on a page that somebody has begun it is soon others' too. */
+#define MANY_ON_PAGE 8
+
 /* The most pages that RelationAddExtraBlocks() and its successors add. */
 #define EXTENDED_AHEAD INT64CONST(512)
 
@@ -242,6 +245,7 @@ queue_segment_allocate(QueueState *state, const QueueSegmentFacts *facts, QueueS
 		segment->timed = !TIMESTAMP_IS_NOBEGIN(facts->visible_at);
 		segment->bucket = (QueueBucket) {facts->visible_at, facts->visible_at};
 		segment->emptied_by = InvalidFullTransactionId;
+		segment->proven_under = InvalidTransactionId;
 		segment->move_at = 0;
 		segment->move_below = PG_INT64_MAX;
 		segment->moving = segment->move_asked = false;
@@ -382,22 +386,64 @@ queue_segment_refresh(QueueSegment *segment, Relation rel)
 
 /* ---- tuples ---- */
 
+/*
+ * Tell the map of a page that has nothing but the caller's new rows: nobody
+ * need look at it before the transaction's end, which lowers it in any case.
+ * The page began with our rows, so nothing of others was there before; whoever
+ * adds to it lowers it at commit, also while we have it busy.
+ */
+static void
+tell_own_page(Relation rel, QueueSegment *segment, BlockNumber block, OffsetNumber count)
+{
+	QueueMapHold hold;
+	Buffer		buffer;
+	bool		alone;
+
+	if (queue_map_take(segment, block, QUEUE_TIME_NEVER, &hold) != QUEUE_MAP_TAKEN)
+		return;
+	buffer = ReadBuffer(rel, block);
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	alone = last_offset(buffer) == count;
+	UnlockReleaseBuffer(buffer);
+	queue_map_put(&hold, alone ? QUEUE_TIME_NEVER : 0);
+}
+
+/* Note what was inserted: pages that were begun, and those that are all ours. */
+static void
+note_inserted(Relation rel, QueueSegment *segment, HeapTuple *tuples, int n)
+{
+	uint32		begun = 0;
+	int			next;
+
+	for (int first = 0; first < n; first = next)
+	{
+		BlockNumber block = ItemPointerGetBlockNumber(&tuples[first]->t_self);
+
+		for (next = first + 1; next < n; next++)
+			if (ItemPointerGetBlockNumber(&tuples[next]->t_self) != block)
+				break;
+		queue_segment_grow(segment, block + 1);
+		if (ItemPointerGetOffsetNumber(&tuples[first]->t_self) != FirstOffsetNumber)
+			continue;
+		begun++;
+		if (next - first >= MANY_ON_PAGE)
+			tell_own_page(rel, segment, block, next - first);
+	}
+	if (begun > 0)
+		pg_atomic_fetch_add_u32(&segment->begun, begun);
+}
+
 /* Insert one or many rows; each tuple's t_self tells where it went. */
 void
 queue_segment_insert(Relation rel, QueueSegment *segment, HeapTuple *tuples, int n)
 {
 	CommandId	cid = GetCurrentCommandId(true);
-	BlockNumber last = 0;
-	uint32		begun = 0;
 	bool		large = false;
 
 	for (int i = 0; i < n; i++)
 		large |= tuples[i]->t_len > MaxHeapTupleSize;
 	if (n == 1)
-	{
 		heap_insert(rel, tuples[0], cid, 0, NULL);
-		last = ItemPointerGetBlockNumber(&tuples[0]->t_self);
-	}
 	else
 	{
 		TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * n);
@@ -413,17 +459,12 @@ queue_segment_insert(Relation rel, QueueSegment *segment, HeapTuple *tuples, int
 		for (int i = 0; i < n; i++)
 		{
 			tuples[i]->t_self = slots[i]->tts_tid;
-			last = Max(last, ItemPointerGetBlockNumber(&slots[i]->tts_tid));
 			ExecDropSingleTupleTableSlot(slots[i]);
 		}
 		FreeTupleDesc(desc);
 		pfree(slots);
 	}
-	queue_segment_grow(segment, last + 1);
-	for (int i = 0; i < n; i++)
-		begun += ItemPointerGetOffsetNumber(&tuples[i]->t_self) == FirstOffsetNumber;
-	if (begun > 0)
-		pg_atomic_fetch_add_u32(&segment->begun, begun);
+	note_inserted(rel, segment, tuples, n);
 	/* What fits into no page may have gone out of line, if it could not be compressed. */
 	if (large)
 		pg_atomic_write_u64(&segment->toasted, (uint64) read_toasted(rel));
@@ -699,8 +740,7 @@ page_is_dead(Relation rel, Buffer buffer, TransactionId oldest, bool *all_old)
 bool
 queue_segment_prove_dead(Relation rel, QueueDeadProof *proof)
 {
-	TransactionId oldest = GetOldestNonRemovableTransactionId(rel);
-
+	proof->oldest = GetOldestNonRemovableTransactionId(rel);
 	proof->pages = RelationGetNumberOfBlocks(rel);
 	proof->all_old = true;
 	proof->lsns = palloc(sizeof(XLogRecPtr) * (proof->pages + 1));
@@ -711,7 +751,7 @@ queue_segment_prove_dead(Relation rel, QueueDeadProof *proof)
 
 		CHECK_FOR_INTERRUPTS();
 		LockBuffer(buffer, BUFFER_LOCK_SHARE);
-		dead = page_is_dead(rel, buffer, oldest, &proof->all_old);
+		dead = page_is_dead(rel, buffer, proof->oldest, &proof->all_old);
 		proof->lsns[block] = BufferGetLSNAtomic(buffer);
 		UnlockReleaseBuffer(buffer);
 		if (!dead)
@@ -889,6 +929,7 @@ queue_segment_truncate(QueueSegment *segment, Relation rel, const QueueDeadProof
 	queue_map_detach(segment);
 	queue_map_attach(segment);
 	pg_atomic_write_u64(&segment->live, 0);
+	segment->proven_under = InvalidTransactionId;
 	segment->move_at = 0;
 	segment->move_below = PG_INT64_MAX;
 	segment->moving = segment->move_asked = false;

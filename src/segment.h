@@ -88,6 +88,7 @@ typedef struct QueueDeadProof
 {
 	BlockNumber pages;
 	bool		all_old;		/* no snapshot can see any of it */
+	TransactionId oldest;		/* that some snapshot may see */
 	XLogRecPtr *lsns;
 } QueueDeadProof;
 

@@ -7,6 +7,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 
+use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Ledger;
@@ -77,14 +78,31 @@ $session->query_safe('BEGIN');
 foreach my $segments (2, 3)
 {
 	$session->query_safe(q{SELECT queue.enqueue_batch('w', array_agg(to_jsonb(repeat(md5(n::text), 10)))) FROM generate_series(1, 250) n});
-	# The call that finds it full asks.
-	$session->query_safe(q{SELECT queue.enqueue('w', '0')});
+	# The call that finds it full asks: here the next one, then the one that goes on in a new segment.
+	$session->query_safe(q{SELECT queue.enqueue('w', '0')}) if $segments == 2;
 	ok(await($node, "SELECT count(*) FROM queue.segments WHERE queue = 'w' AND state <> 'sealed'", expected => 2), "while it is open, with $segments segments");
 	is($node->safe_psql('postgres', "SELECT count(*) FROM queue.segments WHERE queue = 'w'"), $segments, 'one more');
 }
 $session->query_safe('COMMIT');
 $session->quit;
-is($node->safe_psql('postgres', "SELECT count(*) FROM queue.dequeue('w', 1000)"), 502, 'all of it comes');
+is($node->safe_psql('postgres', "SELECT count(*) FROM queue.dequeue('w', 1000)"), 501, 'all of it comes');
+
+# Nobody looks at the pages of a large transaction before it has ended.
+$node->safe_psql('postgres', "SELECT queue.create('v')");
+$session = $node->background_psql('postgres');
+$session->query_safe('BEGIN');
+$session->query_safe(q{SELECT count(queue.enqueue_batch('v', array_fill('1'::jsonb, ARRAY[1000]))) FROM generate_series(1, 100)});
+my $plan = $node->safe_psql('postgres', q{
+	SELECT FROM queue.dequeue('w');
+	SELECT queue.enqueue('v', '"live"');
+	EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT queue.ack(receipt) FROM queue.dequeue('v')});
+$plan =~ s/^[^\[]*//;
+$plan = decode_json($plan)->[0]{Plan};
+is($plan->{'Actual Rows'} + 0, 1, 'one that is ready behind it');
+cmp_ok($plan->{'Shared Hit Blocks'} + $plan->{'Shared Read Blocks'}, '<', 200, 'is found at once');
+$session->query_safe('COMMIT');
+$session->quit;
+is(join(' ', map { $node->safe_psql('postgres', "SELECT count(*) FROM queue.pop('v', 10000)") } 1 .. 11), '10000 ' x 10 . '0', 'what has committed comes');
 check_ok($node);
 $node->stop;
 done_testing();
