@@ -60,6 +60,16 @@ queue_maintain_failures(void)
 	return more;
 }
 
+/* A queue that nobody uses has one segment; one that has just begun its next is in use. */
+bool
+queue_maintain_is_unused(QueueState *state)
+{
+	uint32		active = pg_atomic_read_u32(&state->active);
+
+	return active != QUEUE_NONE && pg_atomic_read_u32(&queue_segment_at(active)->pages) == 0 &&
+		state->timed == 0 && !queue_ring_has_sealed(state);
+}
+
 /*
  * Keep one empty segment ahead of the producers. A table can join the ring
  * only when it is committed, so it is made in one call and joins in the next;
@@ -69,15 +79,9 @@ bool
 queue_maintain_reserve(QueueDef *def)
 {
 	QueueState *state = def->state;
-	uint32		active;
 
 	queue_ring_complete(state);
-	if (state->reserves > 0)
-		return false;
-	/* A queue that nobody uses has one segment; one that has just begun its next is in use. */
-	active = pg_atomic_read_u32(&state->active);
-	if (active != QUEUE_NONE && pg_atomic_read_u32(&queue_segment_at(active)->pages) == 0 &&
-		!queue_ring_has_sealed(state))
+	if (state->reserves > 0 || queue_maintain_is_unused(state))
 		return false;
 	queue_catalog_create_segment(def->id, queue_ring_next_number(state));
 	return true;

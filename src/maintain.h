@@ -8,6 +8,7 @@
 #include "catalog.h"
 
 extern bool queue_maintain_failures(void);
+extern bool queue_maintain_is_unused(QueueState *state);
 extern bool queue_maintain_reserve(QueueDef *def);
 extern bool queue_maintain_reclaim(QueueDef *def);
 extern void queue_maintain_look(QueueDef *def);

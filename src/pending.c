@@ -443,6 +443,29 @@ is_idle(void)
 		!OidIsValid(dropped_database);
 }
 
+/* Have all pages of a queue looked at. */
+static void
+lower_queue(QueueState *state)
+{
+	uint64		position = 0;
+	QueueSegment *segment;
+	uint32		generation;
+
+	while (queue_ring_next(state, &position, QUEUE_TIME_NEVER, &segment, &generation))
+		if (pg_atomic_read_u32(&segment->pages) > 0)
+			queue_map_lower_range(segment, 0, pg_atomic_read_u32(&segment->pages) - 1, 0);
+}
+
+/* A large transaction has an entry for each segment. */
+static bool
+is_first_of_queue(int delta)
+{
+	for (int i = 0; i < delta; i++)
+		if (deltas[i].state == deltas[delta].state)
+			return false;
+	return true;
+}
+
 /* Have the touched pages looked at; "at" is no later than the messages' due. */
 static void
 lower_ranges(QueueTime at)
@@ -455,18 +478,9 @@ lower_ranges(QueueTime at)
 			queue_map_lower_range(range->segment, range->first, range->last, Min(range->due, at));
 	}
 	for (int i = 0; i < delta_count; i++)
-	{
-		uint64		position = 0;
-		QueueSegment *segment;
-		uint32		generation;
-
 		/* Of what a restore wrote no page was noted. */
-		if (!ranges_overflowed && !deltas[i].restored)
-			continue;
-		while (queue_ring_next(deltas[i].state, &position, QUEUE_TIME_NEVER, &segment, &generation))
-			if (pg_atomic_read_u32(&segment->pages) > 0)
-				queue_map_lower_range(segment, 0, pg_atomic_read_u32(&segment->pages) - 1, 0);
-	}
+		if ((ranges_overflowed && is_first_of_queue(i)) || deltas[i].restored)
+			lower_queue(deltas[i].state);
 }
 
 /* What was deleted without slots, at this savepoint level or deeper, is back. */
@@ -580,7 +594,13 @@ apply_delta(const Delta *delta, QueueTime now)
 	if (delta->altered)
 		queue_wakeup_all(state);
 	if (delta->restored)
-		call_worker |= queue_state_ask(state, QUEUE_ASK_RECOUNT);
+	{
+		call_worker |= queue_state_ask(state, QUEUE_ASK_RECOUNT | QUEUE_ASK_NOTIFY);
+		queue_wakeup_work(state, 1);
+	}
+	/* Before, the worker could not see the queue. */
+	if (delta->created)
+		queue_state_ask(state, QUEUE_ASK_RESERVE);
 	queue_count(state, QUEUE_COUNT_ENQUEUED, delta->enqueued);
 	queue_count(state, QUEUE_COUNT_STORED, delta->stored);
 	queue_count(state, QUEUE_COUNT_TIMED, delta->timed);
@@ -601,7 +621,7 @@ apply_delta(const Delta *delta, QueueTime now)
 		queue_wakeup_due(state, delta->due);
 		call_worker = true;		/* it keeps the time for listeners */
 	}
-	return call_worker || (pg_atomic_read_u32(&state->asks) & QUEUE_ASK_RESERVE);
+	return call_worker;
 }
 
 static void

@@ -572,7 +572,7 @@ queue_ring_open_active(QueueState *state, int64 size, QueueSegment **segment, bo
 {
 	uint32		most = most_pages();
 
-	size = Min(size, (int64) most * BLCKSZ);
+	size = Min(size, (most - QUEUE_SEGMENT_AHEAD) * BLCKSZ);
 	for (int tries = 0;; tries++)
 	{
 		uint32		index = pg_atomic_read_u32(&state->active);
@@ -732,7 +732,7 @@ queue_ring_open_timed(QueueState *state, int64 size, const QueueBucket *bucket,
 {
 	uint32		most = most_pages();
 
-	size = Min(size, (int64) most * BLCKSZ);
+	size = Min(size, (most - QUEUE_SEGMENT_AHEAD) * BLCKSZ);
 	*lacking = false;
 	for (int tries = 0; tries < 1000; tries++)
 	{

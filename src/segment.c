@@ -54,9 +54,6 @@
 /* With fewer rows on a page that somebody has begun it is soon others' too. */
 #define MANY_ON_PAGE 8
 
-/* The most pages that RelationAddExtraBlocks() and its successors add. */
-#define EXTENDED_AHEAD INT64CONST(512)
-
 typedef struct SegmentShared
 {
 	/* under the segment lock */
@@ -305,6 +302,7 @@ queue_segment_check_rewritten(QueueSegment *segment, Relation rel)
 							pg_atomic_add_fetch_u32(&shared->generation, 1));
 		segment->relfilenumber = queue_relfilenumber(rel);
 		pg_atomic_write_u32(&segment->pages, RelationGetNumberOfBlocks(rel));
+		pg_atomic_write_u32(&segment->begun, pg_atomic_read_u32(&segment->pages));
 		if (pg_atomic_read_u32(&segment->pages) > 0)
 			queue_map_lower_range(segment, 0, pg_atomic_read_u32(&segment->pages) - 1, 0);
 	}
@@ -348,7 +346,7 @@ queue_segment_open(QueueSegment *segment, uint32 generation, LOCKMODE mode)
 /*
  * About how much a segment has taken, what is out of line included. Where many
  * insert at once, PostgreSQL extends a table by more pages than it needs just
- * then, up to EXTENDED_AHEAD; a segment is not full while they wait to be used.
+ * then; a segment is not full while they wait to be used.
  */
 int64
 queue_segment_bytes(QueueSegment *segment)
@@ -356,7 +354,7 @@ queue_segment_bytes(QueueSegment *segment)
 	int64		pages = pg_atomic_read_u32(&segment->pages);
 	int64		begun = pg_atomic_read_u32(&segment->begun);
 
-	return Max(begun, pages - EXTENDED_AHEAD) * BLCKSZ +
+	return Max(Min(begun, pages), pages - QUEUE_SEGMENT_AHEAD) * BLCKSZ +
 		(int64) pg_atomic_read_u64(&segment->toasted);
 }
 

@@ -63,6 +63,9 @@ extern QueueSegment *queue_segment_allocate(QueueState *state, const QueueSegmen
 extern void queue_segment_free(QueueSegment *segment);
 extern bool queue_segment_is_half_emptied(Relation rel);
 
+/* The most pages that RelationAddExtraBlocks() and its successors add for later. */
+#define QUEUE_SEGMENT_AHEAD INT64CONST(512)
+
 /* relations */
 extern Relation queue_segment_open_by_oid(Oid relid);
 extern Relation queue_segment_open(QueueSegment *segment, uint32 generation, LOCKMODE mode);

@@ -136,6 +136,7 @@ reset(QueueState *state, Oid database, int32 id)
 	state->sweep_pause = 0;
 	state->sweep_saw = 0;
 	state->recount_at = 0;
+	state->reserve_at = 0;
 	state->reclaim_at = QUEUE_TIME_NEVER;
 	memset(state->samples, 0, sizeof(state->samples));
 	state->generation++;

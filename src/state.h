@@ -78,6 +78,7 @@ typedef struct QueueState
 	int64		sweep_pause;	/* us; grows while nothing happens */
 	uint64		sweep_saw;		/* sum of the counters then */
 	QueueTime	recount_at;		/* not before */
+	QueueTime	reserve_at;		/* a segment that could not be made is tried again */
 	QueueTime	reclaim_at;		/* a segment can perhaps be emptied then */
 	int64		dequeued_saw;	/* messages dequeued when last looked at */
 	QueueTime	dequeued_at;	/* that was seen to move */

@@ -20,6 +20,9 @@
 #include "message.h"
 #include "visit.h"
 
+/* Between two looks at rows of a transaction that is known to tell of its end, us. */
+#define RARE_RECHECK INT64CONST(30000000)
+
 void
 queue_visit_begin(QueueVisit *visit, QueueSegment *segment, Relation rel)
 {
@@ -46,9 +49,25 @@ will_tell(QueueVisit *visit, TransactionId xid)
 {
 	if (max_prepared_xacts == 0)
 		return true;
-	if (!TransactionIdEquals(visit->told, xid) && BackendXidGetPid(xid) != 0)
-		visit->told = xid;
-	return TransactionIdEquals(visit->told, xid);
+	if (!TransactionIdEquals(visit->asked, xid))
+	{
+		visit->asked = xid;
+		visit->tells = BackendXidGetPid(xid) != 0;
+	}
+	return visit->tells;
+}
+
+/*
+ * When to look again at a row in progress. Should it have come by a way that
+ * we know nothing of, no callback lowers its page; so a look is taken in any
+ * case, rarely, and at each page at another time.
+ */
+static QueueTime
+in_progress_time(QueueVisit *visit, TransactionId xid)
+{
+	if (!will_tell(visit, xid))
+		return recheck_time(visit);
+	return visit->now + RARE_RECHECK * (100 + visit->hold->page % 100) / 100;
 }
 
 static QueueHeldAs
@@ -115,7 +134,7 @@ queue_visit_slots(QueueVisit *visit, QueueMapHold *hold)
 
 	visit->hold = hold;
 	visit->due = QUEUE_TIME_NEVER;
-	visit->told = InvalidTransactionId;
+	visit->asked = InvalidTransactionId;
 	memset(visit->held_as, QUEUE_HELD_NOT, sizeof(visit->held_as));
 	/* No more than a page has tuples; others are of an older generation. */
 	n = Min(n, lengthof(numbers));
@@ -144,8 +163,7 @@ queue_visit_passes(QueueVisit *visit, HeapTuple tuple, QueueTupleFate fate)
 				queue_visit_due(visit, recheck_time(visit));
 			return false;
 		case QUEUE_TUPLE_INSERTING:
-			if (!will_tell(visit, HeapTupleHeaderGetXmin(tuple->t_data)))
-				queue_visit_due(visit, recheck_time(visit));
+			queue_visit_due(visit, in_progress_time(visit, HeapTupleHeaderGetXmin(tuple->t_data)));
 			return false;
 		case QUEUE_TUPLE_UNSEEN:
 			if (held == QUEUE_HELD_NOT || held == QUEUE_HELD_CLAIMABLE)

@@ -29,7 +29,8 @@ typedef struct QueueVisit
 	QueueTime	now;
 	TimestampTz wall;
 	QueueTime	due;			/* of what is left on the page, so far */
-	TransactionId told;			/* a callback will tell how this one ends */
+	TransactionId asked;		/* the last one in progress that was asked for */
+	bool		tells;			/* a callback will tell how it ends */
 	/* by offset on the page */
 	uint8		held_as[MaxHeapTuplesPerPage + 1];
 	uint32		held_by[MaxHeapTuplesPerPage + 1];

@@ -57,6 +57,9 @@
 /* How long tables are vacuumed in one round, us: likewise. */
 #define VACUUM_TIME 200000
 
+/* Between two looks for segments that can be emptied, us. */
+#define RECLAIM_PAUSE INT64CONST(50000)
+
 /* Longest pause between two steps of a sweep where nothing happens, us. */
 #define LONGEST_SWEEP_PAUSE INT64CONST(60000000)
 
@@ -241,13 +244,24 @@ plan_sweep(QueueState *state, QueueTime now)
 	state->sweep_at = now + state->sweep_pause;
 }
 
+/* Have an empty segment; if that fails, whoever asks again waits for the next tick. */
+static void
+make_reserve(QueueState *state, QueueTime now)
+{
+	while (run_step("making a segment", state->view, step_reserve))
+		CHECK_FOR_INTERRUPTS();
+	if (state->reserves == 0 && !queue_maintain_is_unused(state))
+		state->reserve_at = now + queue_worker_interval * INT64CONST(1000);
+}
+
 /* Empty what can be emptied, and note when to try the next one. */
 static void
 empty_segments(QueueState *state)
 {
 	while (run_step("emptying a segment", state->view, step_reclaim))
 		CHECK_FOR_INTERRUPTS();
-	state->reclaim_at = queue_ring_reclaim_at(state, queue_clock_now());
+	state->reclaim_at = Max(queue_ring_reclaim_at(state, queue_clock_now()),
+							queue_clock_now() + RECLAIM_PAUSE);
 }
 
 /* The slow part of a round: nobody waits for it. */
@@ -299,9 +313,8 @@ serve_queue(QueueState *state, bool tick, QueueTime *wake)
 		else
 			queue_state_ask(state, QUEUE_ASK_NOTIFY);
 	}
-	if (take_ask(state, QUEUE_ASK_RESERVE))
-		while (run_step("making a segment", state->view, step_reserve))
-			CHECK_FOR_INTERRUPTS();
+	if (now >= state->reserve_at && take_ask(state, QUEUE_ASK_RESERVE))
+		make_reserve(state, now);
 	/* Disk is waited for by nobody, but a second is long where segments are small. */
 	if (take_ask(state, QUEUE_ASK_RECLAIM) || now >= state->reclaim_at)
 		empty_segments(state);
