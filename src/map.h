@@ -84,9 +84,9 @@ typedef struct QueueSegment
 
 	/* the worker alone */
 	FullTransactionId emptied_by;	/* and not in the reserve yet */
-	TransactionId proven_under; /* the oldest that a snapshot could see when all was dead, not for all */
 	QueueTime	move_at;		/* not to look before whether the rest can be moved */
 	int64		move_below;		/* nor while it has more messages than this */
+	TransactionId proven_under; /* the oldest that a snapshot could see when all was dead, not for all */
 	bool		moving;			/* some of the rest was */
 	bool		move_asked;		/* for an empty segment for the rest */
 } QueueSegment;
