@@ -200,6 +200,18 @@ $query->quit;
 $standby->stop;
 
 ok(await($node, $health, expected => 'ok|0 transactions|Nobody holds an old snapshot.|'), 'nobody is left');
+
+# When the holder goes, nobody waits for the rest of the delay.
+$session = $node->background_psql('postgres');
+$session->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ');
+$session->query_safe('SELECT count(*) FROM business');
+$node->safe_psql('postgres', $round);
+ok(drain(), 'all is consumed under one more');
+my $delayed = "SELECT count(*) > 0 AND bool_and(kept_because IS NOT DISTINCT FROM 'reclaim_delay has not passed since the last delete') FROM queue.segments WHERE queue = 'q' AND state = 'sealed'";
+ok(await($node, $delayed), 'its snapshot keeps all full segments');
+$session->query_safe('COMMIT');
+$session->quit;
+ok(await($node, "SELECT count(*) FROM queue.segments WHERE queue = 'q' AND state = 'sealed'", expected => '0', limit => 30), 'they are emptied before the delay is over');
 check_ok($node);
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'no crash in the log');
 $node->stop;
