@@ -8,7 +8,6 @@
  */
 #include "postgres.h"
 
-#include "access/multixact.h"
 #include "access/relation.h"
 #include "access/transam.h"
 #include "access/xact.h"
@@ -16,12 +15,12 @@
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "postmaster/autovacuum.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "utils/snapmgr.h"
 
+#include "age.h"
 #include "dequeue.h"
 #include "failure.h"
 #include "guc.h"
@@ -46,9 +45,6 @@
 
 /* Between two counts of a queue it rests so many times as long as the count took. */
 #define RECOUNT_SHARE 20
-
-/* So often the ages of all tables are looked at while one gets as old as it may. */
-#define LOOKS_AT_AGES 32
 
 /* Write failures and the like; true: there is more. */
 bool
@@ -413,27 +409,6 @@ queue_maintain_look(QueueDef *def)
 /* ---- transaction ids ---- */
 
 /*
- * Whether transaction ids or multixacts have gone on so far since this last
- * said so, or since this process began, that some table may have become old.
- */
-bool
-queue_maintain_ids_moved(void)
-{
-	/* Where they were then: of the one process that asks. */
-	static TransactionId xid = FirstNormalTransactionId;
-	static MultiXactId multi = FirstMultiXactId;
-	TransactionId next_xid = ReadNextTransactionId();
-	MultiXactId next_multi = ReadNextMultiXactId();
-
-	if (next_xid - xid < (uint32) autovacuum_freeze_max_age / LOOKS_AT_AGES &&
-		next_multi - multi < (uint32) autovacuum_multixact_freeze_max_age / LOOKS_AT_AGES)
-		return false;
-	xid = next_xid;
-	multi = next_multi;
-	return true;
-}
-
-/*
  * Vacuum the first segment behind *rank that is old. *rank becomes that of the
  * last one looked at. True: there may be more behind it.
  */
@@ -452,7 +427,7 @@ queue_maintain_vacuum(QueueDef *def, uint64 *rank)
 		if (rel == NULL)
 			continue;
 		CHECK_FOR_INTERRUPTS();
-		vacuumed = queue_segment_vacuum_old(rel);
+		vacuumed = queue_age_vacuum(rel);
 		relation_close(rel, AccessShareLock);
 	}
 	return vacuumed;

@@ -14,7 +14,6 @@ extern bool queue_maintain_reclaim(QueueDef *def);
 extern void queue_maintain_look(QueueDef *def);
 extern bool queue_maintain_move(QueueDef *def);
 extern void queue_maintain_sweep(QueueDef *def, int pages);
-extern bool queue_maintain_ids_moved(void);
 extern bool queue_maintain_vacuum(QueueDef *def, uint64 *rank);
 extern bool queue_maintain_recount(QueueDef *def);
 extern void queue_maintain_notify(QueueDef *def);

@@ -23,7 +23,6 @@
 #include "access/heapam.h"
 #include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/multixact.h"
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -33,10 +32,8 @@
 #include "catalog/heap.h"
 #include "catalog/pg_am.h"
 #include "catalog/storage.h"
-#include "commands/vacuum.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
-#include "postmaster/autovacuum.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
@@ -934,98 +931,4 @@ queue_segment_truncate(QueueSegment *segment, Relation rel, const QueueDeadProof
 	pg_atomic_write_u32(&segment->generation,
 						pg_atomic_add_fetch_u32(&shared->generation, 1));
 	return true;
-}
-
-/* ---- ages ---- */
-
-/*
- * Emptying in place leaves relfrozenxid and relminmxid as they were. When one
- * has the age that autovacuum_freeze_max_age, or its sister, allows, autovacuum
- * is forced on the table; so it is vacuumed before, in percent of that. Empty,
- * that costs nothing. With rows it may still be emptied; if not it is read and
- * written once, unless it is large: who vacuums does nothing else meanwhile.
- */
-#define OLD_EMPTY 50
-#define OLD 75
-#define MOST_PAGES_TO_VACUUM (256 * 1024 * 1024 / BLCKSZ)
-
-/* From 95 on VACUUM waits for pages that somebody reads: autovacuum may. */
-#define TOO_OLD 90
-
-/* Ids wrap around, their difference does not. */
-static int
-percent(uint32 next, uint32 old, int most)
-{
-	return (int) ((int64) (int32) (next - old) * 100 / most);
-}
-
-/*
- * Whether a table is old, and gets much younger if all is frozen that is older
- * than what somebody still sees.
- */
-static bool
-is_old(Relation rel)
-{
-	TransactionId next_xid = ReadNextTransactionId();
-	MultiXactId next_multi = ReadNextMultiXactId();
-	int			xid = percent(next_xid, rel->rd_rel->relfrozenxid, autovacuum_freeze_max_age);
-	int			multi = percent(next_multi, rel->rd_rel->relminmxid, autovacuum_multixact_freeze_max_age);
-	BlockNumber pages;
-	int			old;
-
-	if (Max(xid, multi) < OLD_EMPTY)
-		return false;
-	pages = RelationGetNumberOfBlocks(rel);
-	if (pages > MOST_PAGES_TO_VACUUM || (pages > 0 && Max(xid, multi) >= TOO_OLD))
-		return false;
-	old = pages > 0 ? OLD : OLD_EMPTY;
-	return (xid >= old &&
-			percent(next_xid, GetOldestNonRemovableTransactionId(rel), autovacuum_freeze_max_age) < old / 2) ||
-		(multi >= old &&
-		 percent(next_multi, GetOldestMultiXactId(), autovacuum_multixact_freeze_max_age) < old / 2);
-}
-
-/* Vacuum a table that is open if it is old, and nobody else does. */
-static bool
-vacuum_if_old(Relation rel)
-{
-	bool		half_emptied;
-	VacuumParams params = {
-		.freeze_table_age = INT_MAX,
-		.multixact_freeze_table_age = INT_MAX,
-		.index_cleanup = VACOPTVALUE_AUTO,
-		.truncate = VACOPTVALUE_DISABLED,
-		.nworkers = -1,			/* none */
-	};
-
-	if (!is_old(rel) || !ConditionalLockRelation(rel, ShareUpdateExclusiveLock))
-		return false;
-	/* An index without its first page cannot be read. */
-	toast_is_used(rel, &half_emptied);
-	if (half_emptied)
-		return false;
-	table_relation_vacuum(rel, &params, GetAccessStrategy(BAS_VACUUM));
-	return true;
-}
-
-/*
- * Vacuum a segment and its toast table, each if it is old. The locks are kept
- * until the transaction ends. Rows of pg_class are changed in place.
- */
-bool
-queue_segment_vacuum_old(Relation rel)
-{
-	bool		vacuumed;
-	Relation	toast;
-
-	/* One made by hand may call functions, which are not to run as this user. */
-	if (rel->rd_rel->relhasindex)
-		return false;
-	vacuumed = vacuum_if_old(rel);
-	if (!OidIsValid(rel->rd_rel->reltoastrelid))
-		return vacuumed;
-	toast = table_open(rel->rd_rel->reltoastrelid, AccessShareLock);
-	vacuumed |= vacuum_if_old(toast);
-	table_close(toast, AccessShareLock);
-	return vacuumed;
 }

@@ -98,7 +98,4 @@ typedef struct QueueDeadProof
 extern bool queue_segment_prove_dead(Relation rel, QueueDeadProof *proof);
 extern bool queue_segment_truncate(QueueSegment *segment, Relation rel, const QueueDeadProof *proof);
 
-/* ages */
-extern bool queue_segment_vacuum_old(Relation rel);
-
 #endif							/* QUEUE_SEGMENT_H */

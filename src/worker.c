@@ -32,6 +32,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "age.h"
 #include "compat.h"
 #include "failure.h"
 #include "guc.h"
@@ -339,7 +340,7 @@ vacuum_old(void)
 
 	if (!walks)
 	{
-		if (!queue_maintain_ids_moved())
+		if (!queue_age_ids_moved())
 			return;
 		walks = true;
 		position = 0;
