@@ -2,12 +2,11 @@
  * pending.c
  *	  Commit, abort, savepoints and PREPARE, for everything queues do.
  *
- * A transaction keeps here which leases it took, which slots it settles, which
- * pages it stored messages on, and how counters change. Its commit callback
+ * A transaction keeps here which leases it took, which slots it settles, and
+ * how counters change; which pages it touched is in touched.c. Its commit callback
  * runs after its rows became visible and while its locks are still held; its
  * abort callback likewise after it is no longer in progress. Nothing in them
- * can fail: memory is reserved before the action, and what does not fit into
- * the fixed list of pages is coalesced (looking at a page too many is cheap).
+ * can fail: memory is reserved before the action.
  *
  * Savepoints: an aborted one takes its settlements back and hands the leases
  * it took to its parent; a message it had stored is simply found dead.
@@ -34,10 +33,9 @@
 #include "pending.h"
 #include "ring.h"
 #include "segment.h"
+#include "touched.h"
 #include "wakeup.h"
 
-#define PAGE_RANGES 64
-#define RANGE_GAP 8				/* pages between two that still are one range */
 #define KEEP_ENTRIES 4096		/* larger lists are given back at the end */
 
 typedef struct TakenSlot
@@ -56,15 +54,6 @@ typedef struct SettledSlot
 	uint64		sequence;
 	QueueSettlement how;
 } SettledSlot;
-
-typedef struct PageRange
-{
-	QueueSegment *segment;
-	uint32		generation;
-	BlockNumber first;
-	BlockNumber last;
-	QueueTime	due;
-} PageRange;
 
 /*
  * How counters of one queue and segment change, by savepoint level. The list
@@ -101,9 +90,6 @@ static int	settled_room;
 static Delta *deltas;
 static int	delta_count;
 static int	delta_room;
-static PageRange ranges[PAGE_RANGES];
-static int	range_count;
-static bool ranges_overflowed;
 
 /* A database that this transaction drops. */
 static Oid	dropped_database;
@@ -256,50 +242,6 @@ get_delta(QueueState *state, QueueSegment *segment)
 	return delta;
 }
 
-static bool
-extend_range(PageRange *range, QueueSegment *segment, BlockNumber page, BlockNumber gap)
-{
-	/* What was rolled back to a savepoint may lie in an earlier life of the segment. */
-	if (range->segment != segment ||
-		range->generation != pg_atomic_read_u32(&segment->generation) ||
-		page + gap < range->first || page > range->last + gap)
-		return false;
-	range->first = Min(range->first, page);
-	range->last = Max(range->last, page);
-	return true;
-}
-
-static void
-touch_page(QueueSegment *segment, BlockNumber page, QueueTime due)
-{
-	PageRange  *range;
-
-	for (int i = range_count - 1; i >= 0; i--)
-	{
-		if (!extend_range(&ranges[i], segment, page, RANGE_GAP))
-			continue;
-		ranges[i].due = Min(ranges[i].due, due);
-		return;
-	}
-	for (int i = 0; range_count == PAGE_RANGES && i < range_count; i++)
-	{
-		if (!extend_range(&ranges[i], segment, page, MaxBlockNumber / 2))
-			continue;
-		ranges[i].due = Min(ranges[i].due, due);
-		return;
-	}
-	if (range_count == PAGE_RANGES)
-	{
-		ranges_overflowed = true;
-		return;
-	}
-	range = &ranges[range_count++];
-	range->segment = segment;
-	range->generation = pg_atomic_read_u32(&segment->generation);
-	range->first = range->last = page;
-	range->due = due;
-}
-
 /* Messages were stored on a page; they are due at this time, 0: at once. */
 void
 queue_pending_stored(QueueState *state, QueueSegment *segment,
@@ -312,7 +254,7 @@ queue_pending_stored(QueueState *state, QueueSegment *segment,
 	if (due > 0)
 		delta->timed += messages;
 	delta->due = Min(delta->due, due);
-	touch_page(segment, page, due);
+	queue_touched_page(segment, page, due);
 }
 
 /* Messages of a page were deleted without slots (purge). */
@@ -325,7 +267,7 @@ queue_pending_removed(QueueState *state, QueueSegment *segment, BlockNumber page
 	delta->stored -= messages;
 	delta->timed -= timed;
 	delta->cancelled += messages;
-	touch_page(segment, page, 0);
+	queue_touched_page(segment, page, 0);
 }
 
 /* A failure was written, to be counted at commit. */
@@ -417,8 +359,7 @@ reset(void)
 	returned = 0;
 	settled_count = 0;
 	delta_count = 0;
-	range_count = 0;
-	ranges_overflowed = false;
+	queue_touched_forget();
 	failed_with = 0;
 	running = 0;
 	dropped_database = InvalidOid;
@@ -439,7 +380,7 @@ reset(void)
 static bool
 is_idle(void)
 {
-	return taken_count == 0 && settled_count == 0 && delta_count == 0 && range_count == 0 &&
+	return taken_count == 0 && settled_count == 0 && delta_count == 0 && !queue_touched_any() &&
 		!OidIsValid(dropped_database);
 }
 
@@ -468,19 +409,16 @@ is_first_of_queue(int delta)
 
 /* Have the touched pages looked at; "at" is no later than the messages' due. */
 static void
-lower_ranges(QueueTime at)
+lower_touched(QueueTime at)
 {
-	for (int i = 0; i < range_count; i++)
-	{
-		PageRange  *range = &ranges[i];
+	bool		all_known = queue_touched_lower(at);
 
-		if (pg_atomic_read_u32(&range->segment->generation) == range->generation)
-			queue_map_lower_range(range->segment, range->first, range->last, Min(range->due, at));
-	}
 	for (int i = 0; i < delta_count; i++)
+	{
 		/* Of what a restore wrote no page was noted. */
-		if ((ranges_overflowed && is_first_of_queue(i)) || deltas[i].restored)
+		if (deltas[i].restored || (!all_known && is_first_of_queue(i)))
 			lower_queue(deltas[i].state);
+	}
 }
 
 /* What was deleted without slots, at this savepoint level or deeper, is back. */
@@ -660,7 +598,7 @@ static void
 at_commit(void)
 {
 	announce_altered();
-	lower_ranges(QUEUE_TIME_NEVER);
+	lower_touched(QUEUE_TIME_NEVER);
 	finish_settled(queue_clock_now());
 	apply_deltas();
 	if (OidIsValid(dropped_database))
@@ -716,8 +654,8 @@ at_abort(void)
 	for (int i = 0; i < taken_count; i++)
 		queue_lease_taker_aborted(queue_slot(taken[i].slot), taken[i].sequence, abort_counts(i));
 	/* Rows it deleted are back; rows it stored are dead, which costs a look. */
-	if (range_count > 0)
-		lower_ranges(0);
+	if (queue_touched_any())
+		lower_touched(0);
 	wake_for_undeleted(0);
 	for (int i = 0; i < delta_count; i++)
 		if (deltas[i].created)
@@ -744,7 +682,7 @@ at_prepare(void)
 	for (int i = 0; i < settled_count; i++)
 		queue_lease_prepare(queue_slot(settled[i].slot), settled[i].sequence, settled[i].how, xid);
 	/* Whoever looks finds rows in progress, and looks again in a while. */
-	lower_ranges(0);
+	lower_touched(0);
 	for (int i = 0; i < delta_count; i++)
 	{
 		queue_state_ask(deltas[i].state, QUEUE_ASK_RECOUNT);
@@ -854,7 +792,7 @@ savepoint_aborted(int nest)
 	}
 	give_back_unseen();
 	/* Rows deleted without a slot are back. */
-	lower_ranges(0);
+	lower_touched(0);
 	wake_for_undeleted(nest);
 	while (delta_count > 0 && deltas[delta_count - 1].nest >= nest)
 	{
