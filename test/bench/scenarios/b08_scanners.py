@@ -9,7 +9,8 @@ the queue, but rest nine times as long as they read.
 
 Whoever reads elsewhere takes as much of the processors as who reads the queue, so
 what differs between the two is what reading the queue does to it; with more
-clients than cores no rate can stay what it was while nobody read. The queue is
+clients than cores no rate can stay what it was while nobody read: four processes
+that only run in a loop left the same load 0.17 of its rate on 2 cores. The queue is
 read through its view, the tables as they are. *CPU* is the processor time of the
 8 clients' server processes a message."""
 
