@@ -15,7 +15,7 @@ SELECT queue, dead_letter, paused_dequeue, paused_enqueue, options FROM queue.qu
 
 -- options
 SELECT queue.create('o', '{"nonsense": 1}');
-SELECT queue.create('o', '{"ordered": true}');
+SELECT queue.create('o', '{"retention": "1 d"}');
 SELECT queue.create('o', '{"max_attempts": -1}');
 SELECT queue.create('o', '{"lease_timeout": "soon"}');
 SELECT queue.create('o', '{"lease_timeout": "13 h"}');

@@ -108,6 +108,7 @@ create_queue(const char *name, Jsonb *options, Oid dead_letter, int32 dead_lette
 	Oid			existing = queue_catalog_find(name);
 	Oid			view;
 	QueueState *state;
+	QueueDef   *def;
 
 	if (OidIsValid(existing) && queue_catalog_is_view(existing))
 		ereport(ERROR,
@@ -122,7 +123,10 @@ create_queue(const char *name, Jsonb *options, Oid dead_letter, int32 dead_lette
 	queue_catalog_insert(view, *id, options, dead_letter, dead_letter_of);
 	queue_catalog_create_segment(*id, 1);
 	state = queue_pending_create(*id);
-	queue_catalog_get(view);
+	def = queue_catalog_get(view);
+	/* What comes back has a segment of its own from the beginning. */
+	if (def->options.ordered)
+		queue_catalog_create_segment(*id, 2);
 	queue_ring_load(state);
 	/* Nobody else can know it yet: there is nothing to count. */
 	pg_atomic_write_u32(&state->inexact, 0);
@@ -247,6 +251,12 @@ check_change(QueueDef *def, Jsonb *change)
 {
 	static const char *const of_death[] = {"dead_letter", "max_attempts", "on_expiry"};
 
+	if (queue_options_get(change, "ordered"))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("option \"ordered\" cannot be changed"),
+				 errdetail("It says how the messages of queue \"%s\" are stored.", def->name),
+				 errhint("Create another queue.")));
 	if (queue_options_get(change, "if_not_exists"))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -252,6 +252,7 @@ find_state(QueueDef *def, bool create)
 	if (def->state == NULL)
 		return;
 	def->state->view = def->view;
+	def->state->ordered = def->options.ordered;
 	def->valid = false;
 	get_definition(def->view);
 }

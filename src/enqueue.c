@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "access/heaptoast.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "commands/sequence.h"
@@ -36,6 +37,7 @@ queue_enqueue_next_id(void)
 typedef struct Place
 {
 	bool		active;			/* to the end of the queue */
+	bool		copies;			/* an ordered queue's, that come back */
 	QueueBucket bucket;			/* else: with those due about then */
 } Place;
 
@@ -48,6 +50,7 @@ typedef struct Store
 	TimestampTz wall;
 	const QueueMessage *messages;
 	int			count;			/* of messages, and room in these: */
+	QueuePosition *copied_to;	/* for a single message; NULL: nobody asks */
 	bool	   *stored;
 	HeapTuple  *tuples;
 	int		   *chosen;			/* the messages of the tuples */
@@ -77,9 +80,12 @@ static Place
 place_of(const Store *store, const QueueMessage *message)
 {
 	TimestampTz visible_at = visible_at_of(message);
-	Place		place = {.active = TIMESTAMP_IS_NOBEGIN(visible_at) && !store->again};
+	Place		place = {
+		.active = TIMESTAMP_IS_NOBEGIN(visible_at) && !store->again,
+		.copies = store->again && store->def->options.ordered,
+	};
 
-	if (!place.active)
+	if (!place.active && !place.copies)
 		place.bucket = queue_ring_bucket(visible_at, store->wall);
 	return place;
 }
@@ -87,8 +93,8 @@ place_of(const Store *store, const QueueMessage *message)
 static bool
 same_place(const Place *a, const Place *b)
 {
-	return a->active == b->active &&
-		(a->active || (a->bucket.begin == b->bucket.begin && a->bucket.end == b->bucket.end));
+	return a->active == b->active && a->copies == b->copies &&
+		(a->active || a->copies || (a->bucket.begin == b->bucket.begin && a->bucket.end == b->bucket.end));
 }
 
 static Relation
@@ -98,7 +104,9 @@ open_place(Store *store, const Place *place, QueueSegment **segment)
 	Relation	rel = NULL;
 	bool		lacking = false;
 
-	if (!place->active)
+	if (place->copies)
+		rel = queue_ring_open_copies(state, store->size, segment, &lacking);
+	else if (!place->active)
 		rel = queue_ring_open_timed(state, store->size, &place->bucket, segment, &lacking);
 	if (rel == NULL)
 		rel = queue_ring_open_active(state, store->size, segment, &lacking);
@@ -108,14 +116,46 @@ open_place(Store *store, const Place *place, QueueSegment **segment)
 	return rel;
 }
 
+/*
+ * Put rows of an ordered queue at its end: what is stored later is behind what
+ * was stored before, in this segment or a later one. False: it is not the active
+ * one any more.
+ */
+static bool
+append(Store *store, Relation rel, QueueSegment *segment, int n)
+{
+	LWLock	   *lock = queue_segment_tail_lock(queue_state_index(store->def->state));
+	bool		active;
+
+	/* Nothing else is to be waited for under the lock. */
+	for (int i = 0; i < n; i++)
+	{
+		if (store->tuples[i]->t_len <= TOAST_TUPLE_THRESHOLD)
+			continue;
+		queue_segment_lock_toast(rel);
+		break;
+	}
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	active = pg_atomic_read_u32(&store->def->state->active) == queue_segment_index(segment);
+	if (active)
+		queue_segment_insert(rel, segment, store->tuples, n, true);
+	LWLockRelease(lock);
+	return active;
+}
+
+/* Under the lock of the end no more than about so many bytes are stored at once. */
+#define APPEND_AT_ONCE (64 * 1024)
+
 /* Store what goes to the same place as the first one. */
 static void
 store_place(Store *store, int first)
 {
 	Place		place = place_of(store, &store->messages[first]);
 	QueueState *state = store->def->state;
+	bool		in_order = store->def->options.ordered && place.active;
 	QueueSegment *segment;
 	Relation	rel = open_place(store, &place, &segment);
+	Size		bytes = 0;
 	int			n = 0;
 
 	for (int i = first; i < store->count; i++)
@@ -128,12 +168,24 @@ store_place(Store *store, int first)
 		if (!same_place(&place, &other))
 			continue;
 		store->tuples[n] = queue_message_form(&store->messages[i], RelationGetDescr(rel));
+		bytes += store->tuples[n]->t_len;
 		store->chosen[n++] = i;
 		store->stored[i] = true;
+		if (in_order && bytes >= APPEND_AT_ONCE)
+			break;
 	}
-	queue_segment_insert(rel, segment, store->tuples, n);
+	if (!in_order)
+		queue_segment_insert(rel, segment, store->tuples, n, false);
+	else
+		while (!append(store, rel, segment, n))
+		{
+			table_close(rel, NoLock);
+			rel = open_place(store, &place, &segment);
+		}
 	for (int i = 0; i < n; i++)
 	{
+		if (store->copied_to)
+			*store->copied_to = QUEUE_POSITION(segment->rank, ItemPointerGetBlockNumber(&store->tuples[i]->t_self));
 		queue_pending_stored(state, segment, ItemPointerGetBlockNumber(&store->tuples[i]->t_self),
 							 due_of(&store->messages[store->chosen[i]]), 1);
 		heap_freetuple(store->tuples[i]);
@@ -141,18 +193,14 @@ store_place(Store *store, int first)
 	table_close(rel, NoLock);
 }
 
-/*
- * Store complete messages, which were in this queue before (again) or not.
- * Neither pause nor limits are looked at: that is for new ones. Keeps a
- * RowExclusiveLock on the segments.
- */
-void
-queue_enqueue_store(QueueDef *def, const QueueMessage *messages, int n, bool again)
+static void
+store(QueueDef *def, const QueueMessage *messages, int n, bool again, QueuePosition *copied_to)
 {
 	int			room = Min(n, INSERT_AT_ONCE);
 	Store		store = {
 		.def = def,
 		.again = again,
+		.copied_to = copied_to,
 		.size = def->options.segment_size ? def->options.segment_size
 		: (int64) queue_segment_size * 1024,
 		.wall = queue_clock_wall(),
@@ -176,6 +224,34 @@ queue_enqueue_store(QueueDef *def, const QueueMessage *messages, int n, bool aga
 	pfree(store.chosen);
 }
 
+/*
+ * Store complete messages, which are new to this queue but perhaps not to others.
+ * Neither pause nor limits are looked at. Keeps a RowExclusiveLock on the segments.
+ */
+void
+queue_enqueue_store(QueueDef *def, const QueueMessage *messages, int n)
+{
+	store(def, messages, n, false, NULL);
+}
+
+/*
+ * The same for one that was in this queue before, whose row the transaction has
+ * deleted. Returns where it is now.
+ */
+QueuePosition
+queue_enqueue_again(QueueDef *def, QueueMessage *message)
+{
+	QueuePosition copied_to;
+	bool		isnull;
+
+	/* In an ordered queue this tells a copy. */
+	queue_message_get(message, QUEUE_COLUMN_FAILURES, &isnull);
+	if (isnull && def->options.ordered)
+		queue_message_set(message, QUEUE_COLUMN_FAILURES, Int32GetDatum(0));
+	store(def, message, 1, true, &copied_to);
+	return copied_to;
+}
+
 /* Store new messages, to which ids were given. */
 void
 queue_enqueue(QueueDef *def, QueueMessage *messages, int n)
@@ -186,7 +262,11 @@ queue_enqueue(QueueDef *def, QueueMessage *messages, int n)
 				 errmsg("queue \"%s\" is paused for enqueue", def->name),
 				 errhint("queue.resume() ends the pause.")));
 	for (int i = 0; i < n; i++)
+	{
 		queue_message_check(&messages[i]);
+		if (def->options.ordered)
+			queue_message_check_key(&messages[i]);
+	}
 	queue_pending_enqueued(def->state, n);
-	queue_enqueue_store(def, messages, n, false);
+	queue_enqueue_store(def, messages, n);
 }

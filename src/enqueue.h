@@ -6,10 +6,12 @@
 #define QUEUE_ENQUEUE_H
 
 #include "catalog.h"
+#include "key.h"
 #include "message.h"
 
 extern void queue_enqueue(QueueDef *def, QueueMessage *messages, int n);
-extern void queue_enqueue_store(QueueDef *def, const QueueMessage *messages, int n, bool again);
+extern void queue_enqueue_store(QueueDef *def, const QueueMessage *messages, int n);
+extern QueuePosition queue_enqueue_again(QueueDef *def, QueueMessage *message);
 extern int64 queue_enqueue_next_id(void);
 
 #endif							/* QUEUE_ENQUEUE_H */

@@ -135,13 +135,30 @@ count_failures(QueueMessage *message, QueueSlot *slot, const QueueFailure *failu
 }
 
 static void
-store_retry(QueueMessage *message, QueueDef *def, TimestampTz next)
+store_retry(QueueMessage *message, QueueSlot *slot, QueueDef *def, TimestampTz next)
 {
 	if (TIMESTAMP_IS_NOBEGIN(next) || next <= queue_clock_wall())
 		queue_message_clear(message, QUEUE_COLUMN_VISIBLE_AT);
 	else
 		queue_message_set(message, QUEUE_COLUMN_VISIBLE_AT, TimestampTzGetDatum(next));
-	queue_enqueue_store(def, message, 1, true);
+	slot->copied_to = queue_enqueue_again(def, message);
+}
+
+/* In an ordered queue what is not a copy waited for its time, or does so yet. */
+static void
+store_elsewhere(QueueMessage *message, QueueSlot *slot, QueueDef *def)
+{
+	bool		isnull;
+	Datum		visible_at = queue_message_get(message, QUEUE_COLUMN_VISIBLE_AT, &isnull);
+
+	if (!def->options.ordered || slot->is_copy)
+	{
+		slot->copied_to = queue_enqueue_again(def, message);
+		return;
+	}
+	if (!isnull && DatumGetTimestampTz(visible_at) <= queue_clock_wall())
+		queue_message_clear(message, QUEUE_COLUMN_VISIBLE_AT);
+	queue_enqueue_store(def, message, 1);
 }
 
 /*
@@ -175,7 +192,7 @@ store_dead(QueueMessage *message, QueueDef *def, QueueSlot *slot, const char *re
 	queue_message_clear(message, QUEUE_COLUMN_LAST_FAILED_AT);
 	queue_message_clear(message, QUEUE_COLUMN_FAILURES);
 	queue_message_clear(message, QUEUE_COLUMN_MAX_ATTEMPTS);
-	queue_enqueue_store(target, message, 1, false);
+	queue_enqueue_store(target, message, 1);
 }
 
 /*
@@ -211,9 +228,9 @@ queue_failure_write(QueueSettling *settling, const QueueFailure *failure)
 		return QUEUE_FATE_DEAD;
 	}
 	if (failure->moves)
-		queue_enqueue_store(settling->def, &message, 1, true);
+		store_elsewhere(&message, settling->slot, settling->def);
 	else
-		store_retry(&message, settling->def, failure->next);
+		store_retry(&message, settling->slot, settling->def, failure->next);
 	return QUEUE_FATE_RETRY;
 }
 

@@ -13,6 +13,7 @@
 int			queue_map_memory = 65536;
 int			queue_max_batch = 10000;
 int			queue_max_databases = 64;
+int			queue_max_keys = 65536;
 int			queue_max_leases = 65536;
 int			queue_max_message_size = 16384;
 int			queue_max_queues = 8192;
@@ -38,6 +39,10 @@ queue_guc_define(bool preloading)
 		DefineCustomIntVariable("queue.max_databases",
 								"Most databases that can have the extension at a time.",
 								NULL, &queue_max_databases, 64, 1, 10000,
+								PGC_POSTMASTER, 0, NULL, NULL, NULL);
+		DefineCustomIntVariable("queue.max_keys",
+								"Most keys of ordered queues of which messages are held or waited for, in all databases.",
+								NULL, &queue_max_keys, 65536, 64, 64 * 1024 * 1024,
 								PGC_POSTMASTER, 0, NULL, NULL, NULL);
 		DefineCustomIntVariable("queue.max_leases",
 								"Most messages that can be leased at a time, in all databases.",

@@ -42,9 +42,151 @@ queue_lease_lower(QueueSlot *slot, QueueTime due)
 		queue_wakeup_due(state, due);
 }
 
+/* ---- the order of keys ---- */
+
+/* There is work of this queue that can be had now. */
+void
+queue_lease_announce(QueueState *state, Oid database)
+{
+	queue_wakeup_work(state, 1);
+	if (queue_state_ask(state, QUEUE_ASK_NOTIFY))
+		queue_wakeup_worker(database);
+}
+
+/* Free a locked slot; tell of its key, if others can have that now. */
+static void
+free_slot(QueueSlot *slot, uint64 word, uint32 flags)
+{
+	QueueState *state = &queue_states[slot->queue];
+	Oid			database = slot->database;
+
+	if (queue_slot_free(slot, word, flags))
+		queue_lease_announce(state, database);
+}
+
+/* The key's entry knows that the row of this locked slot waits where it is. */
+static void
+let_wait(QueueSlot *slot)
+{
+	QueueSegment *segment = queue_segment_at(slot->segment);
+	QueueKey   *key;
+
+	if (pg_atomic_read_u32(&segment->generation) != slot->generation)
+		return;
+	key = queue_key_lock(slot->key - 1);
+	/* What is a copy is among the copies until it is settled. */
+	if (!slot->is_copy)
+		queue_key_let_wait(key, QUEUE_POSITION(segment->rank, ItemPointerGetBlockNumber(&slot->tid)),
+						   slot->message_id);
+	queue_key_unlock(key);
+}
+
+/* End a locked slot's lease, uncounted: its message waits in its place, in order. */
+static void
+put_back(QueueSlot *slot, uint64 word)
+{
+	memset(&slot->receipt, 0, sizeof(pg_uuid_t));
+	let_wait(slot);
+	free_slot(slot, word, 0);
+}
+
+/*
+ * A message failed or came back: whatever the same call took behind it goes
+ * back too. What is being settled by then is left to that, see unsettle_locked().
+ */
+void
+queue_lease_void_behind(uint32 number, uint64 call, uint32 taken_as)
+{
+	uint32		slots[64];
+	uint64		sequences[64];
+	uint32		n;
+	QueueKey   *key = queue_key_lock(number);
+
+	if (key == NULL)
+		return;
+	if (key->call == call)
+		key->failed_as = Min(key->failed_as, taken_as);
+	queue_key_unlock(key);
+	do
+	{
+		n = queue_slot_taken_behind(number, call, taken_as, slots, sequences, lengthof(slots));
+		for (uint32 i = 0; i < n; i++)
+		{
+			QueueSlot  *slot = queue_slot(slots[i]);
+			uint64		word;
+
+			if (!queue_slot_lock_sequence(slot, sequences[i], &word))
+				continue;
+			if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_LEASED)
+				put_back(slot, word);
+			else
+				queue_slot_unlock(slot, word);
+		}
+	} while (n == lengthof(slots));
+}
+
+/* Whether what the same call took before a locked slot has failed, or is about to. */
+static bool
+is_behind_failure(QueueSlot *slot, QueueTime now)
+{
+	QueueKey   *key = queue_key_lock(slot->key - 1);
+	bool		behind = key->call == slot->call && key->failed_as < slot->taken_as;
+
+	for (uint32 link = key->slots; link != 0 && !behind; link = queue_slot(link - 1)->next_of_key)
+	{
+		QueueSlot  *other = queue_slot(link - 1);
+
+		behind = other->call == slot->call && other->taken_as < slot->taken_as &&
+			QUEUE_SLOT_STATE(pg_atomic_read_u64(&other->word)) == QUEUE_SLOT_LEASED &&
+			other->deadline <= now;
+	}
+	queue_key_unlock(key);
+	return behind;
+}
+
+/*
+ * The row of a locked slot of an ordered queue is deleted for good, and its copy,
+ * if there is one, is there: change what is known of the key's copies.
+ */
+void
+queue_lease_settle_key(QueueSlot *slot, QueueSettlement how)
+{
+	QueueKey   *key = queue_key_lock(slot->key - 1);
+
+	if (slot->is_copy)
+	{
+		if (key->one_copy)
+			queue_span_clear(&key->copies);
+		key->first_copy = key->one_copy ? QUEUE_COPY_NONE : QUEUE_COPY_UNKNOWN;
+		key->one_copy = false;
+	}
+	if (slot->copied_to != QUEUE_POSITION_NONE &&
+		(how == QUEUE_SETTLE_RETRY || how == QUEUE_SETTLE_MOVE))
+		queue_key_add_copy(key, slot->copied_to, slot->message_id);
+	queue_key_unlock(key);
+}
+
+/* A slot cools: is anybody to look at its key? */
+static void
+key_cools(uint32 number, QueueState *state, Oid database)
+{
+	QueueKey   *key = queue_key_lock(number);
+	bool		ready;
+
+	if (key == NULL)
+		return;
+	ready = queue_key_has_more(key) && !queue_slot_holds_key(key) && queue_key_make_ready(key);
+	queue_key_unlock(key);
+	if (ready)
+		queue_lease_announce(state, database);
+}
+
+/* ---- ends of leases ---- */
+
 /*
  * Count a failure of a locked slot, and unlock it. The next delivery is after
  * the delay that was drawn when the lease began; at the limit there is none.
+ * Of an ordered queue only the first of those that fail together is charged.
  */
 void
 queue_lease_fail(QueueSlot *slot, uint64 word, QueueFailureReason reason)
@@ -53,7 +195,15 @@ queue_lease_fail(QueueSlot *slot, uint64 word, QueueFailureReason reason)
 	Oid			database = slot->database;
 	QueueTime	when = reason == QUEUE_FAILURE_DEADLINE ? slot->deadline : queue_clock_now();
 	uint32		flags = reason == QUEUE_FAILURE_DEADLINE ? QUEUE_SLOT_LATE : QUEUE_SLOT_GONE;
+	uint32		key = slot->key;
+	uint64		call = slot->call;
+	uint32		taken_as = slot->taken_as;
 
+	if (key != 0 && is_behind_failure(slot, when))
+	{
+		put_back(slot, word);
+		return;
+	}
 	slot->reason = reason;
 	slot->next = when + slot->retry_delay;
 	slot->xid = InvalidFullTransactionId;
@@ -65,6 +215,11 @@ queue_lease_fail(QueueSlot *slot, uint64 word, QueueFailureReason reason)
 	queue_count(state, QUEUE_COUNT_FAILED, 1);
 	if (queue_state_ask(state, QUEUE_ASK_FAILURES))
 		queue_wakeup_worker(database);
+	if (key != 0)
+	{
+		queue_lease_void_behind(key - 1, call, taken_as);
+		key_cools(key - 1, state, database);
+	}
 }
 
 /* If the lease has run out, make it a failure. Returns whether it did. */
@@ -92,21 +247,28 @@ void
 queue_lease_release(QueueSlot *slot, uint64 word, QueueTime next)
 {
 	QueueTime	now = queue_clock_now();
+	uint32		key = slot->key;
+	uint64		call = slot->call;
+	uint32		taken_as = slot->taken_as;
+	QueueState *state = &queue_states[slot->queue];
+	Oid			database = slot->database;
 
+	if (next <= now && !slot->unwritten && key != 0)
+	{
+		put_back(slot, word);
+		queue_lease_void_behind(key - 1, call, taken_as);
+		return;
+	}
 	if (next <= now && !slot->unwritten)
 	{
 		QueueSegment *segment = queue_segment_at(slot->segment);
 		uint32		generation = slot->generation;
 		BlockNumber page = ItemPointerGetBlockNumber(&slot->tid);
-		QueueState *state = &queue_states[slot->queue];
-		Oid			database = slot->database;
 
 		queue_slot_free(slot, word, 0);
 		if (pg_atomic_read_u32(&segment->generation) == generation)
 			queue_map_lower(segment, page, 0);
-		queue_wakeup_work(state, 1);
-		if (queue_state_ask(state, QUEUE_ASK_NOTIFY))
-			queue_wakeup_worker(database);
+		queue_lease_announce(state, database);
 		return;
 	}
 	slot->reason = QUEUE_FAILURE_NONE;
@@ -114,8 +276,13 @@ queue_lease_release(QueueSlot *slot, uint64 word, QueueTime next)
 	queue_lease_lower(slot, slot->next);
 	queue_slot_unlock(slot, queue_slot_word(word, QUEUE_SLOT_COOLING,
 											QUEUE_SLOT_GONE | QUEUE_SLOT_RELEASED));
-	if (queue_state_ask(&queue_states[slot->queue], QUEUE_ASK_FAILURES))
-		queue_wakeup_worker(slot->database);
+	if (queue_state_ask(state, QUEUE_ASK_FAILURES))
+		queue_wakeup_worker(database);
+	if (key != 0)
+	{
+		queue_lease_void_behind(key - 1, call, taken_as);
+		key_cools(key - 1, state, database);
+	}
 }
 
 /* The transaction that took the lease was rolled back. */
@@ -155,6 +322,7 @@ void
 queue_lease_begin_settling(QueueSlot *slot, uint64 word)
 {
 	slot->prior = (uint32) (word & 0xFFFF);
+	slot->copied_to = QUEUE_POSITION_NONE;
 	queue_slot_unlock(slot, queue_slot_word(word, QUEUE_SLOT_SETTLING,
 											word & (QUEUE_SLOT_FLAGS & ~QUEUE_SLOT_ACKED)));
 }
@@ -178,6 +346,11 @@ unsettle_locked(QueueSlot *slot, uint64 word)
 			if (gone)
 			{
 				queue_lease_fail(slot, word, QUEUE_FAILURE_ABORT);
+				return;
+			}
+			if (slot->key != 0 && is_behind_failure(slot, 0))
+			{
+				put_back(slot, word);
 				return;
 			}
 			queue_lease_lower(slot, slot->deadline);
@@ -290,9 +463,18 @@ queue_lease_resolve_prepared(QueueSlot *slot)
 		unsettle_locked(slot, word);
 	else
 	{
-		queue_lease_count_settled(slot, slot->how, queue_clock_now());
+		uint32		key = slot->key;
+		uint64		call = slot->call;
+		uint32		taken_as = slot->taken_as;
+		QueueSettlement how = slot->how;
+
+		queue_lease_count_settled(slot, how, queue_clock_now());
 		slot->xid = InvalidFullTransactionId;
-		queue_slot_free(slot, word, slot->how == QUEUE_SETTLE_ACK ? QUEUE_SLOT_ACKED : 0);
+		if (key != 0)
+			queue_lease_settle_key(slot, how);
+		free_slot(slot, word, how == QUEUE_SETTLE_ACK ? QUEUE_SLOT_ACKED : 0);
+		if (key != 0 && queue_settlement_fails(how))
+			queue_lease_void_behind(key - 1, call, taken_as);
 	}
 	return true;
 }

@@ -21,7 +21,7 @@
 #include "utils/snapmgr.h"
 
 #include "age.h"
-#include "dequeue.h"
+#include "claim.h"
 #include "failure.h"
 #include "guc.h"
 #include "lease.h"
@@ -260,13 +260,13 @@ move_left(QueueDef *def, QueueSegment *segment, Relation rel)
 	for (BlockNumber page = 0; page < pages && left.bytes <= most; page++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		queue_segment_visit(rel, page, NULL, note_left, &left);
+		queue_segment_visit(rel, page, NULL, false, note_left, &left);
 	}
 	for (BlockNumber page = 0; page < pages && left.bytes <= most; page++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (left.on_page[page])
-			moving += queue_dequeue_move_page(def, rel, segment, page, ready_too);
+			moving += queue_claim_move_page(def, rel, segment, page, ready_too);
 	}
 	/* A backlog is read once, and not again before half of it is gone. */
 	if (left.bytes > most && pg_atomic_read_u32(&def->state->inexact) == 0)
@@ -350,7 +350,7 @@ queue_maintain_sweep(QueueDef *def, int pages)
 		for (; at < count && pages > 0; at++, pages--, state->swept++)
 		{
 			CHECK_FOR_INTERRUPTS();
-			queue_dequeue_sweep_page(def, rel, segment, (BlockNumber) at);
+			queue_claim_sweep_page(def, rel, segment, (BlockNumber) at);
 		}
 		wrapped = at >= count;
 		at = at >= count ? at - count : 0;
@@ -391,7 +391,7 @@ queue_maintain_look(QueueDef *def)
 		while (!ready && left-- > 0 && queue_map_find(segment, from, now, &page, &busy))
 		{
 			CHECK_FOR_INTERRUPTS();
-			queue_dequeue_sweep_page(def, rel, segment, page);
+			queue_claim_sweep_page(def, rel, segment, page);
 			/* Still due after the look: there is something to have. */
 			ready = queue_map_find(segment, page, now, &from, &busy) && from == page;
 			from = page + 1;

@@ -26,9 +26,10 @@
 typedef enum QueueSegmentRole
 {
 	QUEUE_SEGMENT_FREE,			/* entry unused -> reserve, active, sealed */
-	QUEUE_SEGMENT_RESERVE,		/* empty -> active, timed */
+	QUEUE_SEGMENT_RESERVE,		/* empty -> active, timed, copies */
 	QUEUE_SEGMENT_ACTIVE,		/* takes inserts -> sealed */
 	QUEUE_SEGMENT_TIMED,		/* takes those of its bucket -> sealed */
+	QUEUE_SEGMENT_COPIES,		/* takes what an ordered queue stores again -> sealed */
 	QUEUE_SEGMENT_SEALED,		/* full -> reserve, when all is dead */
 } QueueSegmentRole;
 
@@ -63,6 +64,7 @@ typedef struct QueueSegment
 	int32		number;
 	QueueSegmentRole role;
 	bool		timed;			/* is or was a bucket's, and not emptied since */
+	bool		copies;			/* has or had copies of an ordered queue, likewise */
 	QueueBucket bucket;			/* that */
 
 	/* changed only under an exclusive lock on the relation */

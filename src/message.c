@@ -98,6 +98,7 @@ queue_message_head(QueueMessageHead *head, HeapTuple tuple, TupleDesc desc)
 	head->expires_at = isnull ? DT_NOEND : DatumGetTimestampTz(value);
 	value = heap_getattr(tuple, QUEUE_COLUMN_FAILURES, desc, &isnull);
 	head->failures = isnull ? 0 : DatumGetInt32(value);
+	head->is_copy = !isnull;
 	value = heap_getattr(tuple, QUEUE_COLUMN_MAX_ATTEMPTS, desc, &isnull);
 	head->max_attempts = isnull ? -1 : DatumGetInt32(value);
 }
@@ -126,6 +127,25 @@ queue_message_check(const QueueMessage *message)
 				 errdetail("It has %zu bytes, the limit is %zu.", size,
 						   (Size) queue_max_message_size * 1024),
 				 errhint("Store the data elsewhere and enqueue a reference, or raise \"queue.max_message_size\".")));
+}
+
+/* Longer keys might be stored out of line, where they cannot be compared. */
+#define MAX_ORDERED_KEY 512
+
+/* Whether it can be in an ordered queue. */
+void
+queue_message_check_key(const QueueMessage *message)
+{
+	bool		isnull;
+	Datum		key = queue_message_get(message, QUEUE_COLUMN_KEY, &isnull);
+	Size		size = isnull ? 0 : toast_raw_datum_size(key) - VARHDRSZ;
+
+	if (size > MAX_ORDERED_KEY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("key is too long for an ordered queue"),
+				 errdetail("It has %zu bytes, the limit is %d.", size, MAX_ORDERED_KEY),
+				 errhint("Use a hash of it.")));
 }
 
 /*

@@ -52,6 +52,7 @@ typedef struct QueueMessageHead
 	TimestampTz expires_at;		/* DT_NOEND: never */
 	int32		failures;
 	int32		max_attempts;	/* -1: the queue's */
+	bool		is_copy;		/* of an ordered queue: it was stored again */
 } QueueMessageHead;
 
 extern void queue_message_init(QueueMessage *message);
@@ -65,6 +66,7 @@ extern int64 queue_message_id(HeapTuple tuple, TupleDesc desc);
 extern void queue_message_head(QueueMessageHead *head, HeapTuple tuple, TupleDesc desc);
 extern Size queue_message_size(const QueueMessage *message);
 extern void queue_message_check(const QueueMessage *message);
+extern void queue_message_check_key(const QueueMessage *message);
 extern bool queue_message_has_died(const QueueMessage *message);
 extern void queue_message_add_header(QueueMessage *message, const char *name, Jsonb *value);
 extern const char *queue_message_columns_sql(void);

@@ -84,7 +84,7 @@ static const OptionRow rows[] = {
 	{"notify", OPTION_BOOLEAN, AT(notify), true, 0, 0, "true", NULL, "the worker notifies the channel queue_<name>"},
 	{"on_dead", OPTION_ENUM, LATER, "skip", "skip|block|dead_rest", "what a dead message does to the rest of its key"},
 	{"on_expiry", OPTION_ENUM, AT(on_expiry), true, 0, 0, "dead_letter", "dead_letter|drop", "what happens to an expired message"},
-	{"ordered", OPTION_BOOLEAN, LATER, "false", NULL, "messages of a key are delivered in order"},
+	{"ordered", OPTION_BOOLEAN, AT(ordered), true, 0, 0, "false", NULL, "messages of a key are delivered in order"},
 	{"overflow", OPTION_ENUM, LATER, "reject", "reject|drop_oldest|block", "what a full queue does with a new message"},
 	{"priority_mode", OPTION_ENUM, LATER, "aging", "aging|strict", "whether waiting raises a priority"},
 	{"retention", OPTION_INTERVAL, LATER, "0", NULL, "how long acked messages are kept"},

@@ -43,6 +43,7 @@ typedef struct QueueOptions
 	int64		message_ttl;	/* 0 = none */
 	int			on_expiry;		/* QueueOnExpiry */
 	bool		notify;
+	bool		ordered;
 	int64		segment_size;	/* bytes, 0 = the setting */
 } QueueOptions;
 

@@ -456,6 +456,10 @@ finish_settled(QueueTime now)
 	{
 		QueueSlot  *slot = queue_slot(settled[i].slot);
 		QueueState *state;
+		Oid			database;
+		uint32		key;
+		uint64		call;
+		uint32		taken_as;
 		uint64		word;
 
 		if (!queue_slot_lock_sequence(slot, settled[i].sequence, &word))
@@ -466,12 +470,21 @@ finish_settled(QueueTime now)
 			continue;
 		}
 		state = &queue_states[slot->queue];
+		database = slot->database;
+		key = slot->key;
+		call = slot->call;
+		taken_as = slot->taken_as;
 		queue_lease_count_settled(slot, settled[i].how, now);
+		if (key != 0)
+			queue_lease_settle_key(slot, settled[i].how);
 		if (returned.count == lengthof(returned.numbers) || returned.state != state)
 			flush_returned(&returned);
-		queue_slot_retire(slot, word, settled[i].how == QUEUE_SETTLE_ACK ? QUEUE_SLOT_ACKED : 0);
+		if (queue_slot_retire(slot, word, settled[i].how == QUEUE_SETTLE_ACK ? QUEUE_SLOT_ACKED : 0))
+			queue_lease_announce(state, database);
 		returned.state = state;
 		returned.numbers[returned.count++] = settled[i].slot;
+		if (key != 0 && queue_settlement_fails(settled[i].how))
+			queue_lease_void_behind(key - 1, call, taken_as);
 	}
 	flush_returned(&returned);
 }
@@ -496,6 +509,7 @@ forget_queue(QueueState *state, Oid database, int32 id)
 		else
 			queue_slot_unlock(slot, word);
 	}
+	queue_key_forget_queue(state);
 	queue_ring_remove_all(state);
 	queue_state_forget(database, id);
 }
@@ -536,6 +550,11 @@ apply_delta(const Delta *delta, QueueTime now)
 		call_worker |= queue_state_ask(state, QUEUE_ASK_RECOUNT | QUEUE_ASK_NOTIFY);
 		queue_wakeup_work(state, 1);
 	}
+	if (delta->restored)
+		pg_atomic_fetch_add_u32(&state->copies_unknown, 1);
+	/* What kept a key back may be gone. */
+	if (delta->cancelled > 0 && state->ordered)
+		queue_key_make_all_ready(state);
 	/* Before, the worker could not see the queue. */
 	if (delta->created)
 		queue_state_ask(state, QUEUE_ASK_RESERVE);
@@ -646,6 +665,7 @@ abort_counts(int i)
 static void
 at_abort(void)
 {
+	queue_key_give_turn();
 	queue_map_abort();
 	queue_slot_return_reserved();
 	queue_wakeup_abort();
@@ -780,6 +800,7 @@ give_back_unseen(void)
 static void
 savepoint_aborted(int nest)
 {
+	queue_key_give_turn();
 	queue_map_abort();
 	queue_slot_return_reserved();
 	queue_wakeup_abort();

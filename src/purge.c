@@ -180,29 +180,10 @@ purge_page(QueueDef *def, Relation rel, QueueSegment *segment, BlockNumber page,
 	purge->filter = filter;
 	purge->count = 0;
 	queue_visit_slots(&purge->visit, &hold);
-	queue_segment_visit(rel, page, GetActiveSnapshot(), choose, purge);
+	queue_segment_visit(rel, page, GetActiveSnapshot(), false, choose, purge);
 	deleted = delete_chosen(purge, def);
 	queue_map_put(&hold, purge->visit.due);
 	return deleted;
-}
-
-/* heap_delete() of a toasted row locks these; have them before busy. */
-static void
-lock_toast(Relation rel)
-{
-	Oid			toastrelid = rel->rd_rel->reltoastrelid;
-	Relation	toast;
-	List	   *indexes;
-	ListCell   *cell;
-
-	if (!OidIsValid(toastrelid))
-		return;
-	toast = table_open(toastrelid, RowExclusiveLock);
-	indexes = RelationGetIndexList(toast);
-	foreach(cell, indexes)
-		LockRelationOid(lfirst_oid(cell), RowExclusiveLock);
-	list_free(indexes);
-	table_close(toast, NoLock);
 }
 
 /* Delete what the filter chooses on one page, where a message was seen. */
@@ -216,7 +197,7 @@ queue_purge_at(QueueDef *def, const QueuePlace *place, const QueuePurgeFilter *f
 
 	if (rel == NULL)
 		return 0;
-	lock_toast(rel);
+	queue_segment_lock_toast(rel);
 	purge = palloc(sizeof(PurgeVisit));
 	deleted = purge_page(def, rel, segment, place->page, filter, purge);
 	pfree(purge);
@@ -284,7 +265,7 @@ queue_purge(QueueDef *def, const QueuePurgeFilter *filter)
 
 		if (rel == NULL)
 			continue;
-		lock_toast(rel);
+		queue_segment_lock_toast(rel);
 		queue_ring_refresh(def->state, segment, rel);
 		pages = pg_atomic_read_u32(&segment->pages);
 		for (BlockNumber page = 0; page < pages && (filter->id == 0 || deleted == 0); page++)

@@ -58,6 +58,8 @@ free_ring(QueueState *state)
 	pg_atomic_write_u32(&state->active, QUEUE_NONE);
 	state->reserves = 0;
 	state->timed = 0;
+	state->copies = QUEUE_NONE;
+	pg_atomic_write_u32(&state->copies_unknown, 1);
 }
 
 /*
@@ -166,20 +168,38 @@ make_active(QueueState *state, QueueSegment *segment)
 }
 
 /*
+ * Have an empty segment take what an ordered queue stores again, before anybody
+ * needs one: the order of a key depends on that. The ring lock must be held.
+ */
+static void
+provide_copies(QueueState *state)
+{
+	QueueSegment *segment;
+
+	if (!state->ordered || state->copies != QUEUE_NONE)
+		return;
+	segment = use_reserve(state, QUEUE_SEGMENT_COPIES);
+	if (segment == NULL)
+		return;
+	segment->copies = true;
+	state->copies = queue_segment_index(segment);
+}
+
+/*
  * Which of the segments found goes on to take inserts; -1: none. It is the
  * youngest with messages that do not wait for their time, or else an empty one,
  * or else any. What was being emptied when the server died is for the worker
  * first.
  */
 static int
-choose_active(const QueueSegmentFacts *facts, int n)
+choose_active(const QueueSegmentFacts *facts, int n, bool ordered)
 {
 	int			active = -1;
 	int			other = -1;
 
 	for (int i = 0; i < n; i++)
 	{
-		if (facts[i].half_emptied)
+		if (facts[i].half_emptied || (ordered && facts[i].copies))
 			continue;
 		if (facts[i].pages > 0 && !TIMESTAMP_IS_NOBEGIN(facts[i].visible_at))
 			other = i;
@@ -192,7 +212,7 @@ choose_active(const QueueSegmentFacts *facts, int n)
 static bool
 link_ring(QueueState *state, const QueueSegmentFacts *facts, int n)
 {
-	int			active = choose_active(facts, n);
+	int			active = choose_active(facts, n, state->ordered);
 	TimestampTz wall = queue_clock_wall();
 
 	for (int i = 0; i < n; i++)
@@ -212,7 +232,16 @@ link_ring(QueueState *state, const QueueSegmentFacts *facts, int n)
 		else if (segment->timed && !facts[i].half_emptied)
 			adopt(state, segment, wall);
 		state->timed += segment->timed;
+		/* The youngest goes on. */
+		if (segment->copies && !facts[i].half_emptied)
+		{
+			if (state->copies != QUEUE_NONE)
+				queue_segment_at(state->copies)->role = QUEUE_SEGMENT_SEALED;
+			segment->role = QUEUE_SEGMENT_COPIES;
+			state->copies = queue_segment_index(segment);
+		}
 	}
+	provide_copies(state);
 	return true;
 }
 
@@ -313,6 +342,7 @@ add(QueueState *state, Oid relid, int32 number)
 		else
 			state->reserves++;
 		state->timed += segment->timed;
+		provide_copies(state);
 	}
 	LWLockRelease(lock);
 	if (segment == NULL)
@@ -389,9 +419,11 @@ is_in_lane(const QueueSegment *segment, QueueLane lane)
 	switch (lane)
 	{
 		case QUEUE_LANE_BACKLOG:
-			return !segment->timed;
+			return !segment->timed && !segment->copies;
 		case QUEUE_LANE_TIMED:
 			return segment->timed;
+		case QUEUE_LANE_COPIES:
+			return segment->copies;
 		case QUEUE_LANE_ANY:
 			break;
 	}
@@ -444,6 +476,8 @@ queue_ring_due(QueueState *state)
 	LWLock	   *lock = queue_state_ring_lock(state);
 	QueueTime	due = QUEUE_TIME_NEVER;
 
+	if (pg_atomic_read_u32(&state->ready_keys) > 0)
+		return 0;
 	LWLockAcquire(lock, LW_SHARED);
 	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)
 	{
@@ -492,6 +526,8 @@ queue_ring_reuse(QueueState *state, QueueSegment *emptied)
 	state->reserves++;
 	state->timed -= emptied->timed;
 	emptied->timed = false;
+	emptied->copies = false;
+	provide_copies(state);
 	emptied->bucket = (QueueBucket) {0};
 	LWLockRelease(lock);
 }
@@ -615,6 +651,64 @@ queue_ring_open_active(QueueState *state, int64 size, QueueSegment **segment, bo
 		}
 		relation_close(rel, RowExclusiveLock);
 	}
+}
+
+/* The segment that takes copies, or a fresh one if it is full. The ring lock must be held. */
+static QueueSegment *
+choose_copies(QueueState *state, int64 size)
+{
+	QueueSegment *full = state->copies == QUEUE_NONE ? NULL : queue_segment_at(state->copies);
+
+	/* While there is no other it goes on. */
+	if (full && (queue_segment_bytes(full) < size || state->reserves == 0))
+		return full;
+	state->copies = QUEUE_NONE;
+	provide_copies(state);
+	if (state->copies == QUEUE_NONE)
+		return NULL;
+	if (full)
+		full->role = QUEUE_SEGMENT_SEALED;
+	return queue_segment_at(state->copies);
+}
+
+/*
+ * Open the segment for what an ordered queue stores again, with a lock that the
+ * caller keeps until its transaction ends. *lacking: the worker is to make one.
+ */
+Relation
+queue_ring_open_copies(QueueState *state, int64 size, QueueSegment **segment, bool *lacking)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+
+	for (int tries = 0; tries < 1000; tries++)
+	{
+		QueueSegment *chosen;
+		Relation	rel;
+
+		CHECK_FOR_INTERRUPTS();
+		LWLockAcquire(lock, LW_EXCLUSIVE);
+		chosen = choose_copies(state, size);
+		LWLockRelease(lock);
+		*lacking |= state->reserves == 0;
+		if (chosen == NULL)
+			break;
+		rel = try_relation_open(chosen->relid, RowExclusiveLock);
+		if (rel == NULL)
+			continue;
+		queue_segment_check_rewritten(chosen, rel);
+		if (chosen->relid == RelationGetRelid(rel) && chosen->role == QUEUE_SEGMENT_COPIES)
+		{
+			queue_segment_check_plain(rel);
+			*segment = chosen;
+			return rel;
+		}
+		relation_close(rel, RowExclusiveLock);
+	}
+	queue_state_ask(state, QUEUE_ASK_RESERVE);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("ordered queue has no segment for messages that come back"),
+			 errhint("The worker makes one; queue.health() tells why it does not.")));
 }
 
 /* ---- messages that wait for their time ---- */

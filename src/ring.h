@@ -16,6 +16,7 @@ typedef enum QueueLane
 	QUEUE_LANE_ANY,
 	QUEUE_LANE_BACKLOG,
 	QUEUE_LANE_TIMED,
+	QUEUE_LANE_COPIES,
 } QueueLane;
 
 extern void queue_ring_load(QueueState *state);
@@ -39,6 +40,8 @@ extern Relation queue_ring_open_active(QueueState *state, int64 size, QueueSegme
 extern QueueBucket queue_ring_bucket(TimestampTz visible_at, TimestampTz wall);
 extern Relation queue_ring_open_timed(QueueState *state, int64 size, const QueueBucket *bucket,
 									  QueueSegment **segment, bool *lacking);
+extern Relation queue_ring_open_copies(QueueState *state, int64 size, QueueSegment **segment,
+									   bool *lacking);
 extern bool queue_ring_waits(const QueueSegment *segment, TimestampTz wall);
 extern void queue_ring_close_buckets(QueueState *state, TimestampTz wall);
 

@@ -48,6 +48,9 @@
 #include "segment.h"
 #include "slot.h"
 
+/* Of ordered queues; several may share one. */
+#define TAIL_LOCKS 64
+
 /* With fewer rows on a page that somebody has begun it is soon others' too. */
 #define MANY_ON_PAGE 8
 
@@ -83,7 +86,7 @@ segment_init(void *area, bool found)
 }
 
 const QueueShmemPart queue_segment_shmem = {
-	"queue segments", segment_size, segment_init, "QueueSegment", 1, NULL
+	"queue segments", segment_size, segment_init, "QueueSegment", 1 + TAIL_LOCKS, NULL
 };
 
 QueueSegment *
@@ -96,6 +99,13 @@ uint32
 queue_segment_index(const QueueSegment *segment)
 {
 	return segment - segments;
+}
+
+/* Held while messages are put at the end of an ordered queue, so that the end only moves on. */
+LWLock *
+queue_segment_tail_lock(uint32 queue)
+{
+	return &locks[1 + queue % TAIL_LOCKS].lock;
 }
 
 /* ---- entries ---- */
@@ -130,6 +140,7 @@ read_first(Relation rel, QueueSegmentFacts *facts)
 {
 	facts->first_id = 0;
 	facts->visible_at = DT_NOBEGIN;
+	facts->copies = false;
 	for (BlockNumber block = 0; block < facts->pages && facts->first_id == 0; block++)
 	{
 		Buffer		buffer = ReadBuffer(rel, block);
@@ -145,6 +156,7 @@ read_first(Relation rel, QueueSegmentFacts *facts)
 			queue_message_head(&head, &tuple, RelationGetDescr(rel));
 			facts->first_id = head.id;
 			facts->visible_at = head.visible_at;
+			facts->copies = head.is_copy;
 			break;
 		}
 		UnlockReleaseBuffer(buffer);
@@ -236,7 +248,8 @@ queue_segment_allocate(QueueState *state, const QueueSegmentFacts *facts, QueueS
 		queue_map_attach(segment);
 		segment->role = role;
 		/* It belongs to a bucket that is gone, but for its times. */
-		segment->timed = !TIMESTAMP_IS_NOBEGIN(facts->visible_at);
+		segment->copies = state->ordered && facts->copies;
+		segment->timed = !TIMESTAMP_IS_NOBEGIN(facts->visible_at) && !segment->copies;
 		segment->bucket = (QueueBucket) {facts->visible_at, facts->visible_at};
 		segment->emptied_by = InvalidFullTransactionId;
 		segment->proven_under = InvalidTransactionId;
@@ -428,17 +441,47 @@ note_inserted(Relation rel, QueueSegment *segment, HeapTuple *tuples, int n)
 		pg_atomic_fetch_add_u32(&segment->begun, begun);
 }
 
-/* Insert one or many rows; each tuple's t_self tells where it went. */
+/*
+ * What inserts and deletes of rows with values out of line lock: for callers who
+ * must not wait for that later.
+ */
 void
-queue_segment_insert(Relation rel, QueueSegment *segment, HeapTuple *tuples, int n)
+queue_segment_lock_toast(Relation rel)
+{
+	Oid			toastrelid = rel->rd_rel->reltoastrelid;
+	Relation	toast;
+	List	   *indexes;
+	ListCell   *cell;
+
+	if (!OidIsValid(toastrelid))
+		return;
+	toast = table_open(toastrelid, RowExclusiveLock);
+	indexes = RelationGetIndexList(toast);
+	foreach(cell, indexes)
+		LockRelationOid(lfirst_oid(cell), RowExclusiveLock);
+	list_free(indexes);
+	table_close(toast, NoLock);
+}
+
+/*
+ * Insert one or many rows; each tuple's t_self tells where it went. at_end: on
+ * the last page or behind it; the caller has the queue's tail lock.
+ */
+void
+queue_segment_insert(Relation rel, QueueSegment *segment, HeapTuple *tuples, int n, bool at_end)
 {
 	CommandId	cid = GetCurrentCommandId(true);
+	int			options = at_end ? HEAP_INSERT_SKIP_FSM : 0;
 	bool		large = false;
+
+	/* Not where this backend inserted last: without a target it is the last page. */
+	if (at_end)
+		RelationSetTargetBlock(rel, InvalidBlockNumber);
 
 	for (int i = 0; i < n; i++)
 		large |= tuples[i]->t_len > MaxHeapTupleSize;
 	if (n == 1)
-		heap_insert(rel, tuples[0], cid, 0, NULL);
+		heap_insert(rel, tuples[0], cid, options, NULL);
 	else
 	{
 		TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * n);
@@ -450,7 +493,7 @@ queue_segment_insert(Relation rel, QueueSegment *segment, HeapTuple *tuples, int
 			slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsHeapTuple);
 			ExecStoreHeapTuple(tuples[i], slots[i], false);
 		}
-		heap_multi_insert(rel, slots, n, cid, 0, NULL);
+		heap_multi_insert(rel, slots, n, cid, options, NULL);
 		for (int i = 0; i < n; i++)
 		{
 			tuples[i]->t_self = slots[i]->tts_tid;
@@ -499,13 +542,59 @@ judge(HeapTuple tuple, Buffer buffer, Snapshot snapshot)
 	return QUEUE_TUPLE_LIVE;
 }
 
-/* Show a page's tuples, in order of place, to a visitor. */
+typedef struct Numbered
+{
+	int64		id;
+	OffsetNumber offset;
+} Numbered;
+
+static int
+compare_id(const void *a, const void *b)
+{
+	const Numbered *x = a;
+	const Numbered *y = b;
+
+	return x->id < y->id ? -1 : x->id > y->id;
+}
+
+/*
+ * The places of a page's tuples, in order of the ids: places have another where
+ * a VACUUM has freed some that others then got.
+ */
+static int
+list_by_id(Relation rel, Buffer buffer, OffsetNumber *offsets)
+{
+	Numbered	list[MaxHeapTuplesPerPage];
+	OffsetNumber last = last_offset(buffer);
+	HeapTupleData tuple;
+	bool		sorted = true;
+	int			n = 0;
+
+	for (OffsetNumber i = FirstOffsetNumber; i <= last; i++)
+	{
+		if (!tuple_at(rel, buffer, i, &tuple))
+			continue;
+		offsets[n] = list[n].offset = i;
+		list[n].id = queue_message_id(&tuple, RelationGetDescr(rel));
+		sorted &= n == 0 || list[n - 1].id <= list[n].id;
+		n++;
+	}
+	if (sorted)
+		return n;
+	qsort(list, n, sizeof(Numbered), compare_id);
+	for (int i = 0; i < n; i++)
+		offsets[i] = list[i].offset;
+	return n;
+}
+
+/* Show a page's tuples, in order of place or of id, to a visitor. */
 void
-queue_segment_visit(Relation rel, BlockNumber block, Snapshot snapshot,
+queue_segment_visit(Relation rel, BlockNumber block, Snapshot snapshot, bool by_id,
 					QueueTupleVisitor visitor, void *arg)
 {
 	Buffer		buffer;
-	OffsetNumber last;
+	OffsetNumber offsets[MaxHeapTuplesPerPage];
+	int			n;
 	TransactionId inserting = InvalidTransactionId;
 
 	/* A VACUUM may have cut empty pages off. */
@@ -513,13 +602,13 @@ queue_segment_visit(Relation rel, BlockNumber block, Snapshot snapshot,
 		return;
 	buffer = ReadBuffer(rel, block);
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	last = last_offset(buffer);
-	for (OffsetNumber i = FirstOffsetNumber; i <= last; i++)
+	n = by_id ? list_by_id(rel, buffer, offsets) : last_offset(buffer);
+	for (int i = 0; i < n; i++)
 	{
 		HeapTupleData tuple;
 		QueueTupleFate fate;
 
-		if (!tuple_at(rel, buffer, i, &tuple))
+		if (!tuple_at(rel, buffer, by_id ? offsets[i] : FirstOffsetNumber + i, &tuple))
 			continue;
 		/* A large transaction's are many on a page, and each would be looked for among all processes. */
 		if (TransactionIdIsValid(inserting) &&

@@ -22,7 +22,8 @@ typedef struct QueueSegmentFacts
 	BlockNumber pages;
 	int64		toasted;		/* bytes out of line */
 	int64		first_id;
-	TimestampTz visible_at;		/* of the first message; DT_NOBEGIN: none */
+	bool		copies;			/* the first message was stored again */
+	TimestampTz visible_at;		/* of that message; DT_NOBEGIN: none */
 	bool		half_emptied;	/* its toast table, by somebody who died */
 } QueueSegmentFacts;
 
@@ -76,9 +77,11 @@ extern void queue_segment_grow(QueueSegment *segment, BlockNumber pages);
 extern bool queue_segment_refresh(QueueSegment *segment, Relation rel);
 
 /* tuples */
-extern void queue_segment_insert(Relation rel, QueueSegment *segment, HeapTuple *tuples, int n);
+extern LWLock *queue_segment_tail_lock(uint32 queue);
+extern void queue_segment_lock_toast(Relation rel);
+extern void queue_segment_insert(Relation rel, QueueSegment *segment, HeapTuple *tuples, int n, bool at_end);
 extern void queue_segment_visit(Relation rel, BlockNumber page, Snapshot snapshot,
-								QueueTupleVisitor visitor, void *arg);
+								bool by_id, QueueTupleVisitor visitor, void *arg);
 extern void queue_segment_visit_seen(Relation rel, BlockNumber page, Snapshot snapshot,
 									 QueueTupleVisitor visitor, void *arg);
 extern bool queue_segment_has(Relation rel, BlockNumber page, int64 id);

@@ -259,28 +259,114 @@ queue_slot_unlink(QueueSlot *slot)
 	LWLockRelease(lock);
 }
 
-/*
- * End a slot's life: off the page and free. The caller has it locked, gives
- * the word it locked from, and puts the slot back into the ring afterwards
- * with queue_slot_give_back(). Cannot fail. LOCKED is held over an LWLock
- * here; nobody who holds a chain lock waits for LOCKED.
- */
+/* Hang a locked slot on the entry of its message's key, which is locked too. */
 void
+queue_slot_link_key(QueueSlot *slot, QueueKey *key)
+{
+	uint32		number = queue_slot_number(slot) + 1;
+
+	slot->key = queue_key_number(key) + 1;
+	slot->previous_of_key = 0;
+	slot->next_of_key = key->slots;
+	if (key->slots)
+		queue_slot(key->slots - 1)->previous_of_key = number;
+	key->slots = number;
+}
+
+/* Whether a message of a locked key is leased, or its settlement not decided. */
+bool
+queue_slot_holds_key(const QueueKey *key)
+{
+	for (uint32 link = key->slots; link != 0; link = queue_slot(link - 1)->next_of_key)
+	{
+		QueueSlotState state = QUEUE_SLOT_STATE(pg_atomic_read_u64(&queue_slot(link - 1)->word));
+
+		if (state == QUEUE_SLOT_LEASED || state == QUEUE_SLOT_SETTLING)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Take a locked slot off its key. Returns whether what is left of the key is to
+ * be looked at now: nobody holds it any more. The slot's own state does not
+ * count, so it does not matter that it is published later.
+ */
+static bool
+unlink_key(QueueSlot *slot)
+{
+	QueueKey   *key;
+	bool		ready = false;
+
+	if (slot->key == 0)
+		return false;
+	key = queue_key_lock(slot->key - 1);
+	if (slot->previous_of_key)
+		queue_slot(slot->previous_of_key - 1)->next_of_key = slot->next_of_key;
+	else
+		key->slots = slot->next_of_key;
+	if (slot->next_of_key)
+		queue_slot(slot->next_of_key - 1)->previous_of_key = slot->previous_of_key;
+	slot->key = 0;
+	if (queue_key_has_more(key) && !queue_slot_holds_key(key))
+		ready = queue_key_make_ready(key);
+	queue_key_unlock(key);
+	return ready;
+}
+
+/* Leased slots of a key that a call took behind another; how many were written. */
+uint32
+queue_slot_taken_behind(uint32 number, uint64 call, uint32 taken_as,
+						uint32 *slots, uint64 *sequences, uint32 room)
+{
+	QueueKey   *key = queue_key_lock(number);
+	uint32		n = 0;
+
+	if (key == NULL)
+		return 0;
+	for (uint32 link = key->slots; link != 0 && n < room; link = queue_slot(link - 1)->next_of_key)
+	{
+		QueueSlot  *slot = queue_slot(link - 1);
+		uint64		word = pg_atomic_read_u64(&slot->word);
+
+		if (QUEUE_SLOT_STATE(word) != QUEUE_SLOT_LEASED || slot->call != call ||
+			slot->taken_as <= taken_as)
+			continue;
+		slots[n] = link - 1;
+		sequences[n++] = QUEUE_SLOT_SEQUENCE(word);
+	}
+	queue_key_unlock(key);
+	return n;
+}
+
+/*
+ * End a slot's life: off the page, off its key, and free. The caller has it
+ * locked, gives the word it locked from, and puts the slot back into the ring
+ * afterwards with queue_slot_give_back(). Cannot fail. LOCKED is held over
+ * LWLocks here; nobody who holds one of them waits for LOCKED. Returns whether
+ * a key is to be looked at now.
+ */
+bool
 queue_slot_retire(QueueSlot *slot, uint64 word, uint32 flags)
 {
+	bool		ready;
+
 	queue_slot_unlink(slot);
+	ready = unlink_key(slot);
 	queue_slot_unlock(slot, queue_slot_word(word, QUEUE_SLOT_FREE, flags));
+	return ready;
 }
 
 /* The same, and back into the ring at once. */
-void
+bool
 queue_slot_free(QueueSlot *slot, uint64 word, uint32 flags)
 {
 	uint32		number = queue_slot_number(slot);
 	QueueState *state = &queue_states[slot->queue];
+	bool		ready = queue_slot_retire(slot, word, flags);
 
-	queue_slot_retire(slot, word, flags);
 	queue_slot_give_back(state, 1, &number);
+	return ready;
 }
 
 static uint32

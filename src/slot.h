@@ -11,6 +11,7 @@
 #include "storage/itemptr.h"
 #include "utils/uuid.h"
 
+#include "key.h"
 #include "map.h"
 
 /* States; the next states behind each. */
@@ -57,12 +58,19 @@ typedef enum QueueSettlement
 	QUEUE_SETTLE_CANCEL,
 } QueueSettlement;
 
+/* Whether what was leased behind it, of its key, goes back. */
+static inline bool
+queue_settlement_fails(QueueSettlement how)
+{
+	return how == QUEUE_SETTLE_RETRY || how == QUEUE_SETTLE_DEAD;
+}
+
 typedef struct QueueSlot
 {
 	/* state, flags, and a sequence that counts holders; changed by CAS only */
 	pg_atomic_uint64 word;
 
-	/* written by whoever has LOCKED */
+	/* written by whoever has LOCKED; in an order that leaves no gaps */
 	pg_uuid_t	receipt;
 	Oid			database;
 	uint32		queue;			/* index of its state */
@@ -70,30 +78,42 @@ typedef struct QueueSlot
 	uint32		segment;		/* index */
 	uint32		generation;		/* of the segment */
 	ItemPointerData tid;
-	int64		message_id;
+	uint8		reason;			/* QueueFailureReason */
+	uint8		how;			/* settling in a prepared transaction: QueueSettlement */
 	int32		failures;		/* before this lease, unwritten ones included */
+	int64		message_id;
+	uint32		prior;			/* settling: state and flags to come back to */
 	bool		unwritten;		/* failures is more than the row says */
 	bool		timed;			/* the row has a time of delivery */
 	bool		moving;			/* cooling: only to be stored elsewhere, as it is */
 	bool		at_limit;		/* the next failure is the last */
-	uint8		reason;			/* QueueFailureReason */
+	Oid			owner;
+	int			pid;
 	int64		retry_delay;	/* after a failure of this lease, us */
 	QueueTime	taken;
 	QueueTime	deadline;
 	QueueTime	cap;			/* no extension beyond */
 	QueueTime	next;			/* cooling: next delivery */
 	TimestampTz enqueued_at;
-	uint32		prior;			/* settling: state and flags to come back to */
 	FullTransactionId xid;		/* settling in a prepared transaction */
-	uint8		how;			/* QueueSettlement of that */
-	Oid			owner;
-	int			pid;
-	char		consumer[QUEUE_CONSUMER_LENGTH];
 
-	/* under the page's chain lock; links are index + 1, 0 ends */
+	/* the same, of an ordered queue */
+	uint64		call;			/* that took it */
+	QueuePosition copied_to;	/* settling: where the copy is; QUEUE_POSITION_NONE */
+	uint32		taken_as;		/* the how many-th of its key in that call */
+	uint32		key;			/* that it hangs on, + 1; 0: none */
+
+	/* under the lock of the key; links are index + 1, 0 ends */
+	uint32		next_of_key;
+	uint32		previous_of_key;
+
+	/* under the page's chain lock; links likewise */
 	pg_atomic_uint32 *chain;	/* head; NULL: hangs nowhere */
 	uint32		next_slot;
 	uint32		previous_slot;
+
+	char		consumer[QUEUE_CONSUMER_LENGTH];
+	bool		is_copy;		/* the row is one, of an ordered queue */
 } QueueSlot;
 
 extern const QueueShmemPart queue_slot_shmem;
@@ -113,11 +133,15 @@ extern bool queue_slot_lock_sequence(QueueSlot *slot, uint64 sequence, uint64 *w
 extern void queue_slot_unlock(QueueSlot *slot, uint64 word);
 extern uint64 queue_slot_word(uint64 old, QueueSlotState state, uint32 flags);
 extern uint64 queue_slot_next_word(uint64 old, QueueSlotState state, uint32 flags);
-extern void queue_slot_free(QueueSlot *slot, uint64 word, uint32 flags);
+extern bool queue_slot_free(QueueSlot *slot, uint64 word, uint32 flags);
 
 extern void queue_slot_forget_segment(uint32 segment, uint32 generation);
 extern void queue_slot_unlink(QueueSlot *slot);
-extern void queue_slot_retire(QueueSlot *slot, uint64 word, uint32 flags);
+extern void queue_slot_link_key(QueueSlot *slot, QueueKey *key);
+extern bool queue_slot_holds_key(const QueueKey *key);
+extern uint32 queue_slot_taken_behind(uint32 key, uint64 call, uint32 taken_as,
+									  uint32 *slots, uint64 *sequences, uint32 room);
+extern bool queue_slot_retire(QueueSlot *slot, uint64 word, uint32 flags);
 extern uint32 queue_slot_chained(QueueMapHold *hold, uint32 *slots, uint32 room);
 extern uint32 queue_slot_on_page(QueueSegment *segment, BlockNumber page, uint32 *slots, uint32 room);
 extern void queue_slot_link(QueueSlot *slot, QueueMapHold *hold);

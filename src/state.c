@@ -71,6 +71,8 @@ state_init(void *area, bool found)
 		pg_atomic_init_u32(&queue_states[i].sleepers, 0);
 		pg_atomic_init_u32(&queue_states[i].slots, 0);
 		ConditionVariableInit(&queue_states[i].wakeup);
+		ConditionVariableInit(&queue_states[i].turns);
+		SpinLockInit(&queue_states[i].ready_mutex);
 	}
 }
 
@@ -113,6 +115,9 @@ reset(QueueState *state, Oid database, int32 id)
 	state->first_segment = QUEUE_NONE;
 	state->reserves = 0;
 	state->timed = 0;
+	state->copies = QUEUE_NONE;
+	state->ordered = false;
+	state->first_ready = state->last_ready = QUEUE_NONE;
 	state->swept_all = false;
 	state->dequeued_saw = 0;
 	state->dequeued_at = 0;
@@ -121,7 +126,10 @@ reset(QueueState *state, Oid database, int32 id)
 	pg_atomic_init_u32(&state->asks, QUEUE_ASK_RECOUNT | QUEUE_ASK_RECLAIM | QUEUE_ASK_RESERVE);
 	pg_atomic_init_u32(&state->definition, 0);
 	pg_atomic_init_u32(&state->inexact, 1);
+	pg_atomic_init_u32(&state->round, 0);
 	pg_atomic_init_u32(&state->turn, 0);
+	pg_atomic_init_u32(&state->ready_keys, 0);
+	pg_atomic_init_u32(&state->copies_unknown, 1);
 	pg_atomic_init_u64(&state->keeper, QUEUE_TIME_NEVER);
 	pg_atomic_init_u64(&state->recheck, 0);
 	pg_atomic_init_u64(&state->recheck_at, 0);

@@ -8,6 +8,7 @@
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
+#include "storage/spin.h"
 
 #include "clock.h"
 
@@ -53,6 +54,7 @@ typedef struct QueueState
 	uint32		first_segment;	/* in ring order, oldest first */
 	uint32		reserves;		/* empty segments */
 	uint32		timed;			/* segments with messages that wait for their time */
+	uint32		copies;			/* segment that takes copies of an ordered queue's messages */
 	uint64		ranks;			/* the last rank given to a segment */
 
 	/* atomic */
@@ -62,13 +64,24 @@ typedef struct QueueState
 	pg_atomic_uint32 slots;		/* leases and the like that it holds */
 	pg_atomic_uint32 sleepers;
 	pg_atomic_uint32 inexact;	/* counters are being rebuilt */
-	pg_atomic_uint32 turn;		/* counts claims: which lane is first */
+	pg_atomic_uint32 round;		/* counts claims: which lane is first */
+	pg_atomic_uint32 turn;		/* pid of who claims from an ordered queue; 0: nobody */
+	pg_atomic_uint32 ready_keys;	/* in the list below */
+	pg_atomic_uint32 copies_unknown;	/* not 0: copies were not looked at yet (turn.c) */
 	pg_atomic_uint64 keeper;	/* QueueTime at which some sleeper looks again */
 	pg_atomic_uint64 recheck;	/* QueueTime of the next look at forgotten groups */
 	pg_atomic_uint64 recheck_at;	/* how far that look has come */
 	pg_atomic_uint64 notified;	/* QueueTime of the last notification */
 	pg_atomic_uint64 next_due;	/* QueueTime for which the worker notifies next */
 	pg_atomic_uint64 counters[QUEUE_COUNTERS];
+
+	/* set before the ring is known */
+	bool		ordered;
+
+	/* under ready_mutex: keys to be looked at (key.c) */
+	slock_t		ready_mutex;
+	uint32		first_ready;
+	uint32		last_ready;
 
 	/* the worker alone */
 	QueueTime	sampled;
@@ -85,8 +98,9 @@ typedef struct QueueState
 	uint64		samples[QUEUE_RATE_SAMPLES][3];
 	bool		saw_ready;		/* by the last look at due pages */
 
-	/* its own lock inside */
+	/* their own locks inside */
 	ConditionVariable wakeup;
+	ConditionVariable turns;
 } QueueState;
 
 extern const QueueShmemPart queue_state_shmem;

@@ -159,12 +159,12 @@ oldest_ready(QueueState *state)
 			 queue_map_find(segment, from, now, &page, &busy); i++)
 		{
 			if (page < RelationGetNumberOfBlocks(rel))
-				queue_segment_visit(rel, page, NULL, see_oldest, &oldest);
+				queue_segment_visit(rel, page, NULL, false, see_oldest, &oldest);
 			from = page + 1;
 		}
 		/* One that somebody is at: it may be the only one. */
 		if (oldest.at == DT_NOEND && busy < RelationGetNumberOfBlocks(rel))
-			queue_segment_visit(rel, busy, NULL, see_oldest, &oldest);
+			queue_segment_visit(rel, busy, NULL, false, see_oldest, &oldest);
 		relation_close(rel, AccessShareLock);
 	}
 	return oldest.at;
@@ -308,7 +308,7 @@ queue_stats(PG_FUNCTION_ARGS)
 static void
 show_segments(QueueDef *def, ReturnSetInfo *result)
 {
-	static const char *const roles[] = {"free", "reserve", "active", "timed", "sealed"};
+	static const char *const roles[] = {"free", "reserve", "active", "timed", "copies", "sealed"};
 	static const char *const kept[] = {
 		NULL, "messages", "delay", "locked", "in progress"
 	};

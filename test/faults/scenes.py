@@ -971,7 +971,7 @@ class Refused(Scene):
         "SELECT queue.create('plain')", "SELECT queue.create('x', '{{\"nonsense\": 1}}')",
         "SELECT queue.create('x', '{{\"backoff\": \"list\", \"backoff_list\": [\"1 s\", \"x\"]}}')",
         "SELECT queue.create('x', '{{\"backoff\": \"odd\"}}')", "SELECT queue.create('x', '{{\"max_attempts\": -1}}')",
-        "SELECT queue.create('x', '{{\"ordered\": true}}')", "SELECT queue.drop('plain')",
+        "SELECT queue.create('x', '{{\"retention\": \"1 d\"}}')", "SELECT queue.drop('plain')",
         "SELECT queue.drop('mortal_dead', true)", "SELECT queue.enqueue('none', '{{}}')",
         "SELECT queue.enqueue('plain', '{{}}', headers => '{{\"queue.x\": 1}}')",
         "SELECT queue.enqueue_batch('plain', ARRAY[NULL]::jsonb[])", "SELECT queue.ack('00000000-0000-8000-8000-000000000000')",

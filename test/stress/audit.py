@@ -123,7 +123,7 @@ class Auditor:
         found["marks"] = [row[0] for row in self.ask("SELECT x FROM stress.mark")]
         found["options"] = {name: {
             "max_attempts": traits.get("limits", traits["options"]["max_attempts"]),
-            "paused": name == ALTERED,
+            "paused": name == ALTERED, "ordered": traits["options"].get("ordered", False),
             "on_expiry": traits["options"].get("on_expiry", "dead_letter"),
             "ttl": 5.0 if "message_ttl" in traits["options"] else None,
             "purged": name in PURGED} for name, traits in QUEUES.items()}

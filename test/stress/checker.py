@@ -12,6 +12,7 @@ import bisect
 import collections
 
 from facts import ABORT, COMMIT, INFINITY, LONGEST_STATEMENT, MARGIN, PROVOKED, UNKNOWN, Facts
+from order import OrderedLaws
 
 LAWS = {
     "lost": "a committed enqueue ends as acked, dead, expired, cancelled, purged or still there",
@@ -38,6 +39,8 @@ LAWS = {
     "early": "nothing is delivered before its delay is over",
     "expired": "nothing is delivered after it expired",
     "death": "the header queue.death tells why, and the limit was reached",
+    "order": "messages of a key come in the order of their transactions, in an ordered queue",
+    "exclusive": "one call at a time holds messages of a key, in an ordered queue",
     "purge": "purge returns how many messages it removed",
     "empty": "a dequeue does not come back empty-handed while a message waits",
     "asleep": "a wait does not end in vain while a message waits",
@@ -56,7 +59,7 @@ LAWS = {
 }
 
 
-class Checker(Facts):
+class Checker(OrderedLaws, Facts):
     def violate(self, law, text, tag=None):
         assert law in LAWS, law
         super().violate(law, text, tag)
@@ -66,6 +69,7 @@ class Checker(Facts):
     def check(self):
         self.settle_fates()
         self.gather()
+        self.check_order()
         self.find_pauses()
         absent = collections.Counter()
         self.gone = []              # without any fate that the clients know of
@@ -215,7 +219,8 @@ class Checker(Facts):
         lost = sum(1 for op in self.lost_dequeues[message.op.record["q"]]
                    if op.t0 < second.t1 and (op.t1 or op.t0 + self.longest) > first.t0)
         released = [op for op, status in first.settles if op.record.get("how") == "release"]
-        least = first.attempt if released else first.attempt + 1
+        # Of an ordered queue it may have gone back because of one before it.
+        least = first.attempt if released or self.options(message).get("ordered") else first.attempt + 1
         most = first.attempt + 1 + lost
         if released and not lost and any(op.reply and op.t1 < self.deadline(first, op.t1) - MARGIN
                                          for op in released) and first.kept:
@@ -358,7 +363,7 @@ class Checker(Facts):
             op = message.op
             if op.fate != COMMIT or op.ended == INFINITY or op.prepared or op.record.get("delay") or \
                     op.record.get("at") or self.time_to_live(message) or self.options(message)["purged"] or \
-                    self.options(message).get("paused"):
+                    self.options(message).get("paused") or self.options(message).get("ordered"):
                 continue
             touched = [delivery.t0 for delivery in message.deliveries] + [cancel.t0 for cancel in message.touches]
             waiting[op.record["q"]].append((op.ended, min(touched, default=INFINITY), message))

@@ -32,6 +32,10 @@ QUEUES = {
                           "message_ttl": "5 s"}, "share": 1, "ttl": 0.3, "max_ttl": 5.0},
     "swept": {"options": {"max_attempts": 0, "backoff": "none"}, "share": 1, "ttl": 0},
     "Odd \"name\"": {"options": {"max_attempts": 2, "backoff_base": "20 ms"}, "share": 1, "ttl": 0},
+    # Few keys, so that they are held, fail and wait.
+    "in line": {"options": {"max_attempts": 0, "backoff": "fixed", "backoff_base": "20 ms", "ordered": True}, "share": 2,
+                "ttl": 0.005, "keys": 6},
+    "strict": {"options": {"max_attempts": 3, "backoff": "none", "ordered": True}, "share": 1, "ttl": 0, "keys": 40},
     # Its options change, and it is paused now and then.
     "altered": {"options": {"max_attempts": 3, "backoff": "none"}, "share": 1, "ttl": 0, "limits": [2, 3, 4]},
 }

@@ -18,6 +18,7 @@ from history import now
 
 class Producer(Client):
     tags = 0
+    keys = None                     # of the queue at hand, if it has few
     scenes = 0
 
     def scene(self):
@@ -39,8 +40,9 @@ class Producer(Client):
     def procedure(self):
         """Transactions of a procedure, each with a message."""
         keep = [self.rng.random() < 0.7 for _ in range(self.rng.randint(1, 4))]
-        messages = [self.message() for _ in keep]
         queue = self.pick_steady()
+        self.keys = QUEUES[queue].get("keys")
+        messages = [self.message() for _ in keep]
         self.call_procedure([("enqueue", {"q": queue, "m": [spec(message)]}) for message in messages], keep,
                             "CALL stress.put(%s, %s::jsonb[], %s::text[], %s::text[], %s::boolean[])", queue,
                             [payload(message) for message in messages], [message["key"] for message in messages])
@@ -84,7 +86,9 @@ class Producer(Client):
         if rng.random() < 0.02:
             length = rng.choice([3000, 20000, 60000])
         pad = "%0*x" % (length, rng.getrandbits(4 * length)) if length else ""
-        key = "k%d" % rng.randint(0, 50) if rng.random() < 0.3 else None
+        key = None
+        if rng.random() < (0.95 if self.keys else 0.3):
+            key = "k%d" % rng.randint(0, (self.keys or 50) - 1)
         return {"tag": tag, "pad": pad, "key": key,
                 "sum": hashlib.md5(pad.encode()).hexdigest()[:8]}
 
@@ -92,6 +96,7 @@ class Producer(Client):
         rng = self.rng
         queue = self.pick_queue()
         traits = QUEUES[queue]
+        self.keys = traits.get("keys")
         facts = {"q": queue}
         if rng.random() < 0.06:
             facts["delay"] = round(rng.uniform(0.02, 2), 3) if rng.random() < 0.9 else rng.randint(70, 300)

@@ -1,0 +1,172 @@
+-- Ordered queues: one consumer a key, in order, whatever becomes of a message.
+CREATE EXTENSION IF NOT EXISTS queue;
+SET client_min_messages = error;
+SELECT queue.create('o', '{"ordered": true, "backoff": "none", "lease_timeout": "30 s"}');
+-- Receipts of what is held, by payload.
+CREATE TEMPORARY TABLE held (payload text, receipt uuid, attempt int);
+-- Dequeues, and shows what came: payload, and the attempt if it is not the first.
+CREATE FUNCTION take(n int = 1, wait interval = NULL) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    m record; got text := '';
+BEGIN
+    FOR m IN SELECT * FROM queue.dequeue('o', n, wait => wait) LOOP
+        DELETE FROM held WHERE payload = m.payload #>> '{}';
+        INSERT INTO held VALUES (m.payload #>> '{}', m.receipt, m.attempt);
+        got := got || ' ' || (m.payload #>> '{}') || CASE WHEN m.attempt > 1 THEN '/' || m.attempt ELSE '' END;
+    END LOOP;
+    RETURN got;
+END $$;
+CREATE FUNCTION receipt(p text) RETURNS uuid LANGUAGE sql AS $$ SELECT receipt FROM held WHERE payload = p $$;
+CREATE FUNCTION send(VARIADIC names text[]) RETURNS bigint LANGUAGE sql AS
+$$ SELECT count(queue.enqueue('o', to_jsonb(n), key => left(n, 1))) FROM unnest(names) n $$;
+
+-- one message of a key at a time, other keys beside it
+SELECT send('a1', 'a2', 'b1', 'a3', 'b2');
+SELECT take(), take(), take();
+SELECT queue.ack(receipt('a1'));
+SELECT take(), take();
+SELECT queue.ack(receipt('b1'));
+SELECT queue.ack(receipt('a2'));
+SELECT take(), take(), take();
+SELECT queue.ack_batch(ARRAY[receipt('a3'), receipt('b2')]);
+SELECT take();
+
+-- several of a key in one call, in order; nobody else gets the rest
+SELECT send('a1', 'b1', 'a2', 'c1', 'a3', 'a4', 'b2');
+SELECT take(3);
+SELECT take(100);
+SELECT queue.ack_batch(ARRAY[receipt('a1'), receipt('b1')]);
+SELECT take(100);
+SELECT queue.ack(receipt('a2'));
+SELECT take(100);
+SELECT status, count(*) FROM queue.try_ack((SELECT array_agg(receipt ORDER BY payload) FROM held WHERE payload IN ('a3', 'a4', 'b2', 'c1'))) GROUP BY status;
+SELECT count(*) FROM queues.o;
+
+-- a message that fails goes back with those behind it; their receipts are void, and they are not charged
+SELECT send('a1', 'a2', 'a3', 'b1');
+SELECT take(100);
+SELECT queue.nack(receipt('a2'), 'no');
+SELECT status FROM queue.try_ack(ARRAY[receipt('a3')]);
+SELECT take(100);
+SELECT queue.ack(receipt('a1'));
+SELECT take(100);
+SELECT take(100);
+SELECT queue.ack(receipt('a2'));
+SELECT take(100);
+SELECT queue.ack_batch(ARRAY[receipt('a3'), receipt('b1')]);
+
+-- the delay of a retry holds the key, and only it
+SELECT queue.alter('o', '{"backoff": "fixed", "backoff_base": "60 s", "backoff_jitter": 0}');
+SELECT send('a1', 'a2', 'b1');
+SELECT take(2);
+SELECT queue.nack(receipt('a1'));
+SELECT send('a3', 'b2');
+SELECT take();
+SELECT queue.ack(receipt('b1'));
+SELECT take(), take();
+SELECT queue.ack(receipt('b2'));
+SELECT queue.clock_advance('61 s');
+SELECT take(), take();
+SELECT queue.ack(receipt('a1'));
+SELECT take(100);
+SELECT queue.ack_batch(ARRAY[receipt('a2'), receipt('a3')]);
+
+-- a lease that runs out: the first is charged, the others are not; the worker writes it
+SELECT send('a1', 'a2', 'a3');
+SELECT take(100);
+SELECT queue.clock_advance('31 s');
+SELECT take(100);
+SELECT status FROM queue.try_ack(ARRAY[receipt('a2'), receipt('a3')]);
+SELECT queue.clock_advance('61 s');
+SELECT take(100, '5 s');
+SELECT queue.ack(receipt('a1'));
+SELECT take(100);
+SELECT queue.ack_batch(ARRAY[receipt('a2'), receipt('a3')]);
+
+-- a rollback: likewise
+SELECT send('a1', 'a2');
+BEGIN;
+SELECT payload FROM queue.dequeue('o', 100);
+ROLLBACK;
+SELECT take(100);
+SELECT queue.clock_advance('61 s');
+SELECT take(100, '5 s');
+SELECT queue.ack(receipt('a1'));
+SELECT take(100);
+SELECT queue.ack(receipt('a2'));
+
+-- released, at once and later: in order, not counted
+SELECT send('a1', 'a2', 'a3');
+SELECT take(100);
+SELECT queue.release(receipt('a2'));
+SELECT status FROM queue.try_ack(ARRAY[receipt('a3')]);
+SELECT queue.release(receipt('a1'));
+SELECT take(100);
+SELECT queue.release(receipt('a1'), '10 s');
+SELECT take(100);
+SELECT queue.clock_advance('11 s');
+SELECT take(100, '5 s');
+SELECT queue.ack(receipt('a1'));
+SELECT take(100);
+SELECT queue.ack_batch(ARRAY[receipt('a2'), receipt('a3')]);
+
+-- one that dies: the key goes on
+SELECT send('a1', 'a2', 'a3');
+SELECT take(100);
+SELECT queue.reject(receipt('a1'), 'bad');
+SELECT take(100);
+SELECT queue.ack_batch(ARRAY[receipt('a2'), receipt('a3')]);
+SELECT payload, key, headers -> 'queue.death' ->> 'reason' AS reason FROM queue.pop('o_dead');
+SELECT queue.alter('o', '{"max_attempts": 1}');
+SELECT send('a1', 'a2');
+SELECT take(100);
+SELECT queue.nack(receipt('a1'));
+SELECT take(100);
+SELECT queue.ack(receipt('a2'));
+SELECT payload, attempt FROM queue.pop('o_dead');
+SELECT queue.alter('o', '{"max_attempts": null, "backoff": "none"}');
+
+-- messages without a key share one
+SELECT queue.enqueue_batch('o', ARRAY['1', '2', '3']::jsonb[]) IS NOT NULL AS sent;
+SELECT take(), take();
+SELECT queue.ack(receipt('1'));
+SELECT take(2);
+SELECT queue.ack_batch(ARRAY[receipt('2'), receipt('3')]);
+
+-- settled in the transaction that is open: the key is held to its end
+SELECT send('a1', 'a2');
+BEGIN;
+SELECT take();
+SELECT queue.ack(receipt('a1'));
+SELECT take();
+COMMIT;
+SELECT take();
+SELECT queue.ack(receipt('a2'));
+-- popped
+SELECT send('a1', 'a2');
+SELECT payload FROM queue.pop('o');
+SELECT payload FROM queue.pop('o');
+SELECT take();
+
+-- what is purged or cancelled holds nobody back
+SELECT queue.alter('o', '{"backoff": "fixed", "backoff_base": "1 h"}');
+SELECT send('a1', 'a2', 'b1', 'b2', 'b3');
+SELECT take(2);
+SELECT queue.nack(receipt('a1'));
+SELECT take(100);
+SELECT queue.purge('o', '{"states": ["failed"]}');
+SELECT take(100);
+SELECT queue.ack_batch(ARRAY[receipt('b2'), receipt('b3')]);
+SELECT send('c1', 'c2', 'c3');
+SELECT queue.cancel('o', (SELECT id FROM queues.o WHERE payload = '"c2"'));
+SELECT queue.ack_batch(ARRAY[receipt('b1'), receipt('a2')]);
+SELECT take(100);
+SELECT queue.purge('o', '{"states": ["ready", "delayed", "failed", "leased"]}') >= 0 AS purged;
+SELECT take();
+
+-- errors
+SELECT queue.enqueue('o', '1', key => repeat('k', 513));
+SELECT queue.enqueue('o', '1', key => repeat('k', 512)) > 0 AS sent;
+SELECT queue.alter('o', '{"ordered": false}');
+SELECT queue.drop('o', true);
+DROP FUNCTION take, receipt, send;

@@ -1,0 +1,512 @@
+/*
+ * claim.c
+ *	  What is done with the messages of a page whose busy bit is held.
+ *
+ * What a reader must believe:
+ * - Under busy there is only a pin, a shared content lock and slot bookkeeping:
+ *   no other lock, no write to the heap, no detoasting, nothing of the user's.
+ *   Whatever fails, the abort callbacks give busy and unused slots back.
+ * - A message is taken only if it is visible to the snapshot, so that what was
+ *   committed with it is visible to the same statement.
+ * - Nothing is written for somebody else's message: an expired lease only
+ *   changes its slot, and the worker writes it.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+
+#include "claim.h"
+#include "guc.h"
+#include "lease.h"
+#include "message.h"
+#include "pending.h"
+#include "wakeup.h"
+
+/* What a slot says of its message, whatever it is taken for. Slot is locked. */
+static void
+fill_slot(QueueClaim *claim, QueueSlot *slot, HeapTuple tuple, const QueueMessageHead *head)
+{
+	QueueDef   *def = claim->request->def;
+
+	slot->database = MyDatabaseId;
+	slot->queue = queue_state_index(def->state);
+	slot->view = def->view;
+	slot->segment = queue_segment_index(claim->visit.segment);
+	slot->generation = pg_atomic_read_u32(&claim->visit.segment->generation);
+	slot->tid = tuple->t_self;
+	slot->message_id = head->id;
+	slot->enqueued_at = head->enqueued_at;
+	slot->failures = head->failures;
+	slot->unwritten = false;
+	slot->timed = !TIMESTAMP_IS_NOBEGIN(head->visible_at);
+	slot->moving = false;
+	slot->reason = QUEUE_FAILURE_NONE;
+	slot->taken = claim->visit.now;
+	slot->deadline = QUEUE_TIME_NEVER;
+	slot->next = claim->visit.now;
+	slot->prior = QUEUE_SLOT_FREE;
+	slot->xid = InvalidFullTransactionId;
+	slot->owner = GetUserId();
+	slot->pid = MyProcPid;
+	slot->retry_delay = 0;
+	slot->at_limit = false;
+	slot->consumer[0] = '\0';
+	slot->key = 0;
+	slot->is_copy = claim->ordered && head->is_copy;
+	slot->copied_to = QUEUE_POSITION_NONE;
+}
+
+/* How often a message may fail; 0: for ever. */
+static int
+limit_of(QueueClaim *claim, const QueueMessageHead *head)
+{
+	return head->max_attempts >= 0 ? head->max_attempts : claim->request->def->options.max_attempts;
+}
+
+/* Whether the last failure allowed ends it: a dead letter does not die again. */
+static bool
+can_die(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head)
+{
+	OffsetNumber offset = ItemPointerGetOffsetNumber(&tuple->t_self);
+	int			limit = limit_of(claim, head);
+	QueueMessage message;
+
+	if (limit == 0 || claim->request->def->dead_letter_of != 0)
+		return false;
+	/* Far from the limit there is no need to look; a slot may know of more failures. */
+	if (claim->visit.held_as[offset] == QUEUE_HELD_NOT && head->failures + 1 < limit)
+		return true;
+	queue_message_deform(&message, tuple, RelationGetDescr(claim->visit.rel));
+	return !queue_message_has_died(&message);
+}
+
+static void
+fill_lease(QueueClaim *claim, QueueSlot *slot, const QueueMessageHead *head, bool dies)
+{
+	const QueueClaimRequest *request = claim->request;
+	QueueDef   *def = request->def;
+	int64		lease = request->lease ? request->lease : def->options.lease_timeout;
+
+	slot->taken = claim->visit.now;
+	slot->deadline = claim->visit.now + lease;
+	slot->cap = claim->visit.now + Max(def->options.lease_max, lease);
+	slot->moving = false;
+	slot->retry_delay = queue_options_retry_delay(&def->options, slot->failures + 1);
+	slot->at_limit = dies && slot->failures + 1 >= limit_of(claim, head);
+	slot->owner = GetUserId();
+	slot->pid = MyProcPid;
+	/* The option fits; an application's name is ASCII: cut anywhere. */
+	strlcpy(slot->consumer, request->consumer ? request->consumer : application_name,
+			QUEUE_CONSUMER_LENGTH);
+}
+
+/*
+ * Get a slot for a tuple: the one it cools in, or a fresh one. Returns it
+ * locked, with the word that begins its new life; NULL if none can be had.
+ */
+static QueueSlot *
+get_slot(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, uint64 *word)
+{
+	OffsetNumber offset = ItemPointerGetOffsetNumber(&tuple->t_self);
+	QueueState *state = claim->request->def->state;
+	uint32		number;
+	pg_uuid_t	receipt;
+	QueueSlot  *slot;
+	uint64		old;
+
+	if (claim->visit.held_as[offset] == QUEUE_HELD_CLAIMABLE)
+	{
+		queue_slot_make_receipt(claim->visit.held_by[offset], &receipt);
+		slot = queue_slot(claim->visit.held_by[offset]);
+		old = queue_slot_lock(slot);
+		if (QUEUE_SLOT_STATE(old) == QUEUE_SLOT_COOLING && !(old & QUEUE_SLOT_DEAD) &&
+			slot->segment == queue_segment_index(claim->visit.segment) &&
+			slot->generation == pg_atomic_read_u32(&claim->visit.segment->generation) &&
+			ItemPointerEquals(&slot->tid, &tuple->t_self) && slot->message_id == head->id)
+		{
+			slot->receipt = receipt;
+			*word = old;
+			return slot;
+		}
+		/* Settled late, or the worker writes it right now. */
+		queue_slot_unlock(slot, old);
+		return NULL;
+	}
+	if (!queue_slot_use_reserved(state, &number, &receipt))
+	{
+		claim->lacks_slots = true;
+		return NULL;
+	}
+	slot = queue_slot(number);
+	*word = queue_slot_lock(slot);
+	slot->receipt = receipt;
+	slot->chain = NULL;
+	fill_slot(claim, slot, tuple, head);
+	return slot;
+}
+
+/* A failure that was only in the slot so far stays there for the next holder. */
+static void
+carry_failure(QueueSlot *slot, uint64 old)
+{
+	if (QUEUE_SLOT_STATE(old) != QUEUE_SLOT_COOLING || (old & QUEUE_SLOT_RELEASED))
+		return;
+	slot->failures++;
+	slot->unwritten = true;
+}
+
+/* A slot that was got for nothing is what it was before. */
+static void
+unget_slot(QueueClaim *claim, QueueSlot *slot, uint64 word)
+{
+	uint32		number = queue_slot_number(slot);
+
+	queue_slot_unlock(slot, word);
+	if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_FREE)
+		queue_slot_give_back(claim->request->def->state, 1, &number);
+}
+
+/* Lease the message to the caller. Returns false if it has to stay. */
+static bool
+claim_tuple(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, uint64 hash, HeapTuple copy)
+{
+	uint64		old;
+	uint64		new;
+	bool		dies = can_die(claim, tuple, head);
+	QueueSlot  *slot = get_slot(claim, tuple, head, &old);
+	QueueClaimed *claimed;
+
+	if (slot == NULL)
+		return false;
+	if (claim->ordered && !queue_order_take(&claim->order, hash, slot))
+	{
+		unget_slot(claim, slot, old);
+		return false;
+	}
+	carry_failure(slot, old);
+	fill_lease(claim, slot, head, dies);
+	new = queue_slot_next_word(old, QUEUE_SLOT_LEASED, 0);
+	claimed = &claim->claimed[claim->claimed_count++];
+	claimed->tuple = copy;
+	claimed->slot = queue_slot_number(slot);
+	claimed->sequence = QUEUE_SLOT_SEQUENCE(new);
+	claimed->receipt = slot->receipt;
+	claimed->failures = slot->failures;
+	claimed->deadline = slot->deadline;
+	claimed->reason = slot->unwritten ? slot->reason : QUEUE_FAILURE_NONE;
+	if (slot->chain == NULL)
+		queue_slot_link(slot, claim->visit.hold);
+	queue_slot_unlock(slot, new);
+	queue_pending_taken(claimed->slot, claimed->sequence, claim->request->pop);
+	queue_visit_due(&claim->visit, claimed->deadline);
+	return true;
+}
+
+/* A slot with which the worker gets a message to write; NULL if none can be had. */
+static QueueSlot *
+get_slot_for_worker(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, uint64 *word)
+{
+	/* While no worker writes, what waits for it must not eat up the slots. */
+	if (pg_atomic_read_u32(&claim->request->def->state->slots) >= queue_slot_count() / 16)
+		return NULL;
+	return get_slot(claim, tuple, head, word);
+}
+
+/* An expired message goes to the worker, by a slot that nobody can claim. */
+static void
+hand_over_expired(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head)
+{
+	QueueState *state = claim->request->def->state;
+	uint64		old;
+	QueueSlot  *slot = get_slot_for_worker(claim, tuple, head, &old);
+
+	if (slot == NULL)
+	{
+		queue_visit_due(&claim->visit, claim->visit.now + queue_recheck_interval * INT64CONST(1000));
+		return;
+	}
+	carry_failure(slot, old);
+	if (slot->chain == NULL)
+		queue_slot_link(slot, claim->visit.hold);
+	if (claim->ordered)
+		queue_order_hang(&claim->order, queue_order_hash(tuple, RelationGetDescr(claim->visit.rel)), slot);
+	queue_slot_unlock(slot, queue_slot_next_word(old, QUEUE_SLOT_COOLING, QUEUE_SLOT_GONE |
+												 QUEUE_SLOT_DEAD | QUEUE_SLOT_EXPIRED));
+	if (queue_state_ask(state, QUEUE_ASK_FAILURES))
+		queue_wakeup_worker(MyDatabaseId);
+}
+
+/* One that the worker is to store elsewhere, as it is. It can be claimed at "next" all the same. */
+static void
+hand_over(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, QueueTime next)
+{
+	QueueState *state = claim->request->def->state;
+	uint64		old;
+	QueueSlot  *slot = get_slot_for_worker(claim, tuple, head, &old);
+
+	if (slot == NULL)
+		return;
+	slot->moving = true;
+	slot->next = next;
+	queue_slot_link(slot, claim->visit.hold);
+	if (slot->is_copy)
+		queue_order_hang(&claim->order, queue_order_hash(tuple, RelationGetDescr(claim->visit.rel)), slot);
+	queue_slot_unlock(slot, queue_slot_next_word(old, QUEUE_SLOT_COOLING,
+												 QUEUE_SLOT_GONE | QUEUE_SLOT_RELEASED));
+	claim->handed_over++;
+	if (queue_state_ask(state, QUEUE_ASK_FAILURES))
+		queue_wakeup_worker(MyDatabaseId);
+}
+
+/* What is left of an old segment: it is claimed when it could be claimed before. */
+static void
+hand_over_survivor(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head)
+{
+	QueueTime	next = head->visible_at <= claim->visit.wall ? 0 : queue_clock_from_wall(head->visible_at);
+
+	queue_visit_due(&claim->visit, head->expires_at < head->visible_at
+					? queue_clock_from_wall(head->expires_at) : next);
+	hand_over(claim, tuple, head, next);
+}
+
+/* Whether the worker may store elsewhere what nobody holds. What is in line stays there. */
+static bool
+may_move(QueueClaim *claim, const QueueMessageHead *head)
+{
+	bool		waits = head->visible_at > claim->visit.wall;
+
+	if (claim->ordered && !head->is_copy)
+		return waits;
+	return claim->ready_too || waits;
+}
+
+/* Bytes that a tuple adds to the result, as the receiver counts them. */
+static int64
+result_bytes(QueueClaim *claim, HeapTuple tuple)
+{
+	QueueMessage message;
+
+	queue_message_deform(&message, tuple, RelationGetDescr(claim->visit.rel));
+	return (int64) queue_message_size(&message);
+}
+
+/* Whether one more message would be too much for the result; otherwise its bytes. */
+static bool
+is_full(QueueClaim *claim, HeapTuple tuple, int64 *bytes)
+{
+	if (claim->claimed_count >= claim->request->wanted)
+		return true;
+	*bytes = result_bytes(claim, tuple);
+	return claim->claimed_count > 0 && claim->bytes + *bytes > claim->request->max_bytes;
+}
+
+/* Whether the call goes on to look at messages of the page. */
+static bool
+take(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, uint64 hash)
+{
+	int64		bytes;
+
+	if (is_full(claim, tuple, &bytes))
+	{
+		queue_visit_due(&claim->visit, 0);
+		claim->bytes = Max(claim->bytes, claim->request->max_bytes);
+		return false;
+	}
+	/* What could not be had takes no room in the result. */
+	if (claim_tuple(claim, tuple, head, hash, heap_copytuple(tuple)))
+		claim->bytes += bytes;
+	else
+		queue_visit_due(&claim->visit, claim->visit.now);
+	return !claim->lacks_slots && !claim->order.lacks_keys;
+}
+
+/*
+ * A message of an ordered queue that waited for its time has no place in line.
+ * It is taken if nothing of its key is known, else the worker puts it at the end.
+ */
+static bool
+consider_late(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, uint64 hash)
+{
+	if (queue_order_is_free(&claim->order, hash))
+	{
+		if (!claim->sweep)
+			return take(claim, tuple, head, hash);
+		queue_visit_due(&claim->visit, 0);
+		return true;
+	}
+	queue_visit_due(&claim->visit, claim->visit.now + queue_recheck_interval * INT64CONST(1000));
+	if (claim->sweep)
+		hand_over(claim, tuple, head, claim->visit.now);
+	else
+		claim->saw_expired = true;
+	return true;
+}
+
+/* A message of an ordered queue that is due and can be had, but for its key. */
+static bool
+consider_in_order(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, uint64 hash)
+{
+	QueueOrder *order = &claim->order;
+	QueueHeldAs held = queue_visit_held(&claim->visit, tuple);
+	QueueOrderVerdict verdict;
+
+	if (claim->visit.segment->timed && held == QUEUE_HELD_NOT)
+		return consider_late(claim, tuple, head, hash);
+	if (order->has_turn)
+		verdict = queue_order_judge(order, hash, head, held);
+	else if (held == QUEUE_HELD_CLAIMABLE)
+		verdict = QUEUE_ORDER_DUE;
+	else
+		verdict = queue_order_pass(order, hash, head);
+	switch (verdict)
+	{
+		case QUEUE_ORDER_TAKE:
+			return take(claim, tuple, head, hash);
+		case QUEUE_ORDER_WAIT:
+			break;
+		case QUEUE_ORDER_DUE:
+			queue_visit_due(&claim->visit, 0);
+			break;
+	}
+	return true;
+}
+
+/* A live message that nobody holds, or that cools to be claimed. */
+static bool
+consider(QueueClaim *claim, HeapTuple tuple)
+{
+	QueueMessageHead head;
+	uint64		hash = 0;
+
+	queue_message_head(&head, tuple, RelationGetDescr(claim->visit.rel));
+	if (claim->ordered)
+		hash = queue_order_hash(tuple, RelationGetDescr(claim->visit.rel));
+	if (head.expires_at <= claim->visit.wall)
+	{
+		/* A claimer's slots are for claiming: it sweeps the page afterwards. */
+		claim->saw_expired = true;
+		if (claim->sweep)
+			hand_over_expired(claim, tuple, &head);
+		else
+			queue_visit_due(&claim->visit, claim->visit.now + queue_recheck_interval * INT64CONST(1000));
+		return true;
+	}
+	if (claim->move && queue_visit_held(&claim->visit, tuple) == QUEUE_HELD_NOT && may_move(claim, &head))
+	{
+		hand_over_survivor(claim, tuple, &head);
+		return true;
+	}
+	if (claim->ordered && head.is_copy && !queue_order_know_copy(&claim->order, hash, &head))
+	{
+		queue_visit_due(&claim->visit, 0);
+		return false;
+	}
+	/* A cooling message is due by its slot, not by its row. */
+	if (head.visible_at > claim->visit.wall &&
+		claim->visit.held_as[ItemPointerGetOffsetNumber(&tuple->t_self)] != QUEUE_HELD_CLAIMABLE)
+	{
+		queue_visit_due(&claim->visit, queue_clock_from_wall(Min(head.visible_at, head.expires_at)));
+		return true;
+	}
+	if (claim->ordered)
+		return consider_in_order(claim, tuple, &head, hash);
+	if (claim->sweep)
+	{
+		queue_visit_due(&claim->visit, 0);
+		return true;
+	}
+	return take(claim, tuple, &head, hash);
+}
+
+/* Somebody who has no slot deletes it. */
+static void
+consider_deleted(QueueClaim *claim, HeapTuple tuple)
+{
+	QueueMessageHead head;
+
+	queue_message_head(&head, tuple, RelationGetDescr(claim->visit.rel));
+	queue_order_undecided(&claim->order, queue_order_hash(tuple, RelationGetDescr(claim->visit.rel)), &head);
+}
+
+static bool
+see_tuple(HeapTuple tuple, QueueTupleFate fate, void *arg)
+{
+	QueueClaim *claim = arg;
+	QueueHeldAs held = queue_visit_held(&claim->visit, tuple);
+
+	if (claim->ordered && fate == QUEUE_TUPLE_DELETING && held == QUEUE_HELD_NOT)
+		consider_deleted(claim, tuple);
+	if (!queue_visit_passes(&claim->visit, tuple, fate))
+		return true;
+	if (claim->ordered && claim->order.has_turn &&
+		(held == QUEUE_HELD_LEASED || held == QUEUE_HELD_SETTLING || held == QUEUE_HELD_COOLING))
+		queue_order_see_held(&claim->order, queue_order_hash(tuple, RelationGetDescr(claim->visit.rel)));
+	return held == QUEUE_HELD_NOT || held == QUEUE_HELD_CLAIMABLE ? consider(claim, tuple) : true;
+}
+
+/* Visit a page whose busy bit is held, and give it back. */
+void
+queue_claim_visit(QueueClaim *claim, QueueMapHold *hold)
+{
+	queue_visit_slots(&claim->visit, hold);
+	if (claim->ordered)
+	{
+		queue_order_begin_page(&claim->order, QUEUE_POSITION(claim->visit.segment->rank, hold->page),
+							   hold->was_due <= claim->visit.now);
+		if (!claim->order.in_line)
+			queue_visit_due(&claim->visit, 0);
+	}
+	queue_segment_visit(claim->visit.rel, hold->page, claim->snapshot, claim->ordered, see_tuple, claim);
+	queue_map_put(hold, claim->visit.due);
+}
+
+static int
+sweep_page(QueueDef *def, Relation rel, QueueSegment *segment, BlockNumber page,
+		   bool move, bool ready_too)
+{
+	QueueClaimRequest request = {.def = def};
+	QueueClaim *claim;
+	QueueMapHold hold;
+	int			handed_over;
+
+	if (queue_map_take(segment, page, QUEUE_TIME_NEVER, &hold) != QUEUE_MAP_TAKEN)
+		return 0;
+	claim = palloc0(sizeof(QueueClaim));
+	claim->request = &request;
+	claim->snapshot = NULL;
+	claim->ordered = def->options.ordered;
+	claim->order.state = def->state;
+	queue_visit_begin(&claim->visit, segment, rel);
+	claim->sweep = true;
+	claim->move = move;
+	claim->ready_too = ready_too;
+	queue_claim_visit(claim, &hold);
+	queue_slot_return_reserved();
+	handed_over = claim->handed_over;
+	pfree(claim);
+	return handed_over;
+}
+
+/*
+ * Look at everything on a page and take nothing: leases run out, expired
+ * messages go to the worker, the page's due becomes what it should be.
+ */
+void
+queue_claim_sweep_page(QueueDef *def, Relation rel, QueueSegment *segment, BlockNumber page)
+{
+	sweep_page(def, rel, segment, page, false, false);
+}
+
+/*
+ * The same, and messages that nobody holds go to the worker, to be stored in
+ * another segment. Returns how many. While a ready one is being written, a
+ * dequeue does not find it, so those go only if nobody asks for any.
+ */
+int
+queue_claim_move_page(QueueDef *def, Relation rel, QueueSegment *segment, BlockNumber page,
+						bool ready_too)
+{
+	return sweep_page(def, rel, segment, page, true, ready_too);
+}

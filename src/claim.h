@@ -1,0 +1,67 @@
+/*
+ * claim.h
+ *	  Takes messages of a page, or looks at all of them.
+ */
+#ifndef QUEUE_CLAIM_H
+#define QUEUE_CLAIM_H
+
+#include "access/htup.h"
+#include "utils/snapshot.h"
+#include "utils/uuid.h"
+
+#include "catalog.h"
+#include "order.h"
+#include "visit.h"
+
+typedef struct QueueClaimed
+{
+	HeapTuple	tuple;
+	uint32		slot;
+	uint64		sequence;
+	pg_uuid_t	receipt;
+	int32		failures;
+	QueueTime	deadline;
+	uint8		reason;			/* of an unwritten failure before this lease */
+} QueueClaimed;
+
+typedef struct QueueClaimRequest
+{
+	QueueDef   *def;
+	int			wanted;
+	int64		max_bytes;
+	int64		lease;			/* us; 0: the queue's lease_timeout */
+	const char *consumer;		/* NULL: the application's name */
+	bool		pop;
+} QueueClaimRequest;
+
+typedef struct QueueClaim
+{
+	QueueVisit	visit;
+	const QueueClaimRequest *request;
+	Snapshot	snapshot;
+	bool		sweep;			/* take nothing, look at everything */
+	bool		move;			/* a sweep that has the worker store messages elsewhere */
+	bool		ready_too;		/* those that could be claimed at once */
+	int			handed_over;	/* for that */
+	bool		ordered;		/* the queue is; "order" goes with it */
+	QueueOrder	order;
+	bool		saw_expired;	/* or something else that a sweep hands to the worker */
+	bool		lacks_slots;
+	int			patience;		/* pages in a row to look at in vain */
+	int			pages_left;		/* of these */
+	int			rounds;
+	bool		timed_first;
+	bool		tired;			/* the last round has left pages out */
+	/* results */
+	QueueClaimed *claimed;
+	int			claimed_count;
+	int64		bytes;
+} QueueClaim;
+
+extern void queue_claim_visit(QueueClaim *claim, QueueMapHold *hold);
+extern void queue_claim_sweep_page(QueueDef *def, Relation rel, QueueSegment *segment,
+								   BlockNumber page);
+extern int	queue_claim_move_page(QueueDef *def, Relation rel, QueueSegment *segment,
+								  BlockNumber page, bool ready_too);
+
+#endif							/* QUEUE_CLAIM_H */

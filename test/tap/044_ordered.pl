@@ -1,0 +1,159 @@
+# An ordered queue keeps the order of its keys when segments are full, emptied and used again, when
+# the server crashes while messages wait for a retry, and without a worker.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use QueueTest;
+use Test::More;
+
+my $node = new_node('main', conf => "queue.reclaim_delay = 0\nqueue.worker_interval = '100ms'");
+$node->start;
+$node->safe_psql('postgres', q{
+	CREATE EXTENSION queue;
+	SELECT queue.create('line', '{"ordered": true, "backoff": "fixed", "backoff_base": "1 min", "backoff_jitter": 0,
+		"max_attempts": 0, "segment_size": "64kB"}');
+
+	-- Dequeues until there is nothing, and acks; what came, by key.
+	CREATE PROCEDURE drain(INOUT got text[] = '{}') LANGUAGE plpgsql AS
+	$$ DECLARE
+		m record;
+		more boolean;
+	BEGIN
+		LOOP
+			more := false;
+			FOR m IN SELECT * FROM queue.dequeue('line', 7) LOOP
+				more := true;
+				got := got || (m.payload ->> 'n');
+				PERFORM queue.ack(m.receipt);
+			END LOOP;
+			COMMIT;
+			EXIT WHEN NOT more;
+		END LOOP;
+	END $$;
+	CREATE FUNCTION send(letter text, first int, last int, bytes int = 400) RETURNS bigint LANGUAGE sql AS
+	$$ SELECT count(queue.enqueue('line', jsonb_build_object('n', letter || n, 'pad', repeat('x', bytes)), key => letter))
+	   FROM generate_series(first, last) n $$;
+});
+ok(await_worker($node, 'postgres', 1), 'the worker runs');
+
+sub query
+{
+	my ($query) = @_;
+
+	return $node->safe_psql('postgres', $query);
+}
+
+# What comes of each key, "a1..a9" if all of it is in order and complete.
+sub drained
+{
+	my %came;
+
+	foreach my $name (split /,/, query('CALL drain()') =~ s/[{}]//gr)
+	{
+		my ($of, $n) = $name =~ /^(\D)(\d+)$/;
+
+		push @{ $came{$of} }, $n;
+	}
+	return join ' ', map {
+		my @ns = @{ $came{$_} };
+		my $whole = join(',', @ns) eq join(',', $ns[0] .. $ns[-1]);
+
+		$whole ? "$_$ns[0]..$_$ns[-1]" : "$_ out of order: @ns";
+	} sort keys %came;
+}
+
+# Fails the first message of a key; the others of the batch are not touched.
+sub fail_first
+{
+	my ($of) = @_;
+
+	return query("SELECT queue.nack(receipt, 'no') FROM queue.dequeue('line') WHERE key = '$of'");
+}
+
+# ---- many segments, a key that waits behind a retry, others that go on
+
+query("SELECT send('a', 1, 1), send('b', 1, 1)");
+is(fail_first('a'), 'retry', 'the first of a fails');
+query("SELECT send('a', 2, 300), send('b', 2, 300), send('a', 301, 302)");
+cmp_ok(query("SELECT count(*) FROM queue.segments WHERE queue = 'line'"), '>=', 4, 'the backlog has several segments');
+is(drained(), 'b1..b300', 'b goes on in order, a waits');
+is(drained(), '', 'and nothing else is there');
+query("SELECT queue.clock_advance('61 s')");
+is(drained(), 'a1..a302', 'then a comes, from its first on');
+is(query('SELECT count(*) FROM queues.line'), '0', 'nothing is left');
+ok($node->poll_query_until('postgres', "SELECT count(*) <= 3 FROM queue.segments WHERE queue = 'line' AND state NOT IN ('reserve')"),
+	'the segments are emptied');
+
+# ---- a crash while one waits for its retry
+
+query("SELECT send('a', 1, 100), send('c', 1, 100)");
+is(fail_first('a'), 'retry', 'the first of a fails');
+$node->stop('immediate');
+$node->start;
+is(drained(), 'c1..c100', 'after a crash a still waits');
+# The crash has set back the clock as well.
+query("SELECT queue.clock_advance('5 min')");
+is(drained(), 'a1..a100', 'and begins with the one that had failed');
+
+# ---- without a worker: failures that are in memory, then a crash that forgets them
+
+$node->append_conf('postgresql.conf', "max_worker_processes = 0");
+$node->restart;
+query("SELECT send('a', 1, 20), send('b', 1, 20)");
+is(query("SELECT count(*) FROM queue.dequeue('line', 3, '10 s')"), '3', 'three are leased');
+is(drained(), 'b1..b20', 'a is held');
+query("SELECT queue.clock_advance('11 s')");
+is(drained(), '', 'it failed, and waits');
+query("SELECT queue.clock_advance('61 s')");
+is(query("SELECT attempt FROM queue.dequeue('line', 1, '10 s')"), '2', 'the first comes again, from memory');
+$node->stop('immediate');
+$node->start;
+is(drained(), 'a1..a20', 'after a crash all come in order');
+$node->append_conf('postgresql.conf', "max_worker_processes = 8");
+$node->restart;
+
+# ---- delayed messages have no place in line
+
+ok(await_worker($node, 'postgres', 1), 'the worker runs again');
+query("SELECT queue.enqueue('line', '{\"n\": \"a9\"}', key => 'a', delay => '10 min')");
+query("SELECT send('a', 1, 3), send('b', 1, 3)");
+query("SELECT queue.clock_advance('10 min')");
+is(query("SELECT string_agg(n, ' ' ORDER BY n) FROM (SELECT payload ->> 'n' AS n FROM queue.dequeue('line', 2, '1 h')) m"), 'a1 a2', 'a is held');
+is(drained(), 'b1..b3', 'what fell due waits for its key');
+query("SELECT queue.clock_advance('2 h')");
+my $rest = '';
+for (1 .. 50)
+{
+	$rest .= query('CALL drain()');
+	last if query('SELECT count(*) FROM queues.line') eq '0';
+	query("SELECT queue.clock_advance('61 s')");
+	select undef, undef, undef, 0.1;
+}
+is(join(' ', grep { $_ ne 'a9' } $rest =~ /\w+/g), 'a1 a2 a3', 'a goes on in order');
+like($rest, qr/a9/, 'and what fell due comes too');
+is(query('SELECT count(*) FROM queues.line'), '0', 'nothing is left');
+is(query('SELECT count(*) FROM queue.check()'), '0', 'the check finds nothing');
+
+# ---- a queue with all its rows by dump and restore keeps its order
+
+query("SELECT send('a', 1, 50), send('b', 1, 50)");
+is(fail_first('a'), 'retry', 'the first of a fails');
+my $dump = $node->basedir . '/dump';
+
+$node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, $node->connstr('postgres') ], 'dumped');
+query('CREATE DATABASE copy');
+$node->command_ok([ 'pg_restore', '-d', $node->connstr('copy'), $dump ], 'restored');
+$node->safe_psql('copy', "SELECT queue.clock_advance('61 s')");
+my $came = $node->safe_psql('copy', 'CALL drain()') =~ s/[{}]//gr;
+
+is(join(',', grep { /^a/ } split /,/, $came), join(',', map { "a$_" } 1 .. 50), 'the copy has a in order');
+is(join(',', grep { /^b/ } split /,/, $came), join(',', map { "b$_" } 1 .. 50), 'and b');
+
+$node->stop;
+done_testing();
