@@ -354,7 +354,12 @@ consider_in_order(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *he
 
 	if (claim->visit.segment->timed && held == QUEUE_HELD_NOT)
 		return consider_late(claim, tuple, head, hash);
-	if (order->has_turn)
+	if (order->learns)
+	{
+		queue_order_learn(order, hash, head);
+		verdict = QUEUE_ORDER_DUE;
+	}
+	else if (order->has_turn)
 		verdict = queue_order_judge(order, hash, head, held);
 	else if (held == QUEUE_HELD_CLAIMABLE)
 		verdict = QUEUE_ORDER_DUE;

@@ -47,6 +47,7 @@ queue_order_begin_page(QueueOrder *order, QueuePosition position, bool was_due)
 	order->position = position;
 	order->took = 0;
 	order->waits = false;
+	order->lowest = PG_INT64_MAX;
 	order->undecided = false;
 }
 
@@ -207,6 +208,19 @@ queue_order_pass(QueueOrder *order, uint64 hash, const QueueMessageHead *head)
 	return QUEUE_ORDER_WAIT;
 }
 
+/* What is in line of a key that has copies is known, though its page may be due. */
+void
+queue_order_learn(QueueOrder *order, uint64 hash, const QueueMessageHead *head)
+{
+	QueueKey   *key = queue_key_find(order->state, hash);
+
+	order->lowest = Min(order->lowest, head->id);
+	if (key == NULL)
+		return;
+	queue_key_let_wait(key, order->position, head->id);
+	queue_key_unlock(key);
+}
+
 /* A copy makes its key known, whether it is due or not. False: no room. */
 bool
 queue_order_know_copy(QueueOrder *order, uint64 hash, const QueueMessageHead *head)
@@ -220,6 +234,7 @@ queue_order_know_copy(QueueOrder *order, uint64 hash, const QueueMessageHead *he
 	}
 	queue_key_add_copy(key, order->position, head->id);
 	queue_key_unlock(key);
+	order->highest_copy = Max(order->highest_copy, head->id);
 	return true;
 }
 

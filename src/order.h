@@ -13,6 +13,7 @@ typedef struct QueueOrder
 {
 	QueueState *state;
 	bool		has_turn;		/* and may take something */
+	bool		learns;			/* or only what waits of the keys that have copies */
 	bool		only;			/* one key, of this hash */
 	uint64		hash;
 	uint64		call;			/* its number */
@@ -23,6 +24,9 @@ typedef struct QueueOrder
 	int			took;
 	bool		undecided;		/* a message of the only key is being deleted by somebody unknown */
 	bool		waits;			/* there is a message of the only key that cannot be taken now */
+	int64		lowest;			/* id of what is in line there; PG_INT64_MAX: nothing */
+	/* of all */
+	int64		highest_copy;
 	bool		lacks_keys;
 } QueueOrder;
 
@@ -53,6 +57,7 @@ extern void queue_order_read(QueueKey *key, QueueKeyFacts *facts);
 extern QueueOrderVerdict queue_order_judge(QueueOrder *order, uint64 hash, const QueueMessageHead *head,
 										   QueueHeldAs held);
 extern QueueOrderVerdict queue_order_pass(QueueOrder *order, uint64 hash, const QueueMessageHead *head);
+extern void queue_order_learn(QueueOrder *order, uint64 hash, const QueueMessageHead *head);
 extern bool queue_order_know_copy(QueueOrder *order, uint64 hash, const QueueMessageHead *head);
 extern void queue_order_undecided(QueueOrder *order, uint64 hash, const QueueMessageHead *head);
 extern bool queue_order_is_free(QueueOrder *order, uint64 hash);

@@ -192,14 +192,14 @@ provide_copies(QueueState *state)
  * first.
  */
 static int
-choose_active(const QueueSegmentFacts *facts, int n, bool ordered)
+choose_active(const QueueSegmentFacts *facts, int n)
 {
 	int			active = -1;
 	int			other = -1;
 
 	for (int i = 0; i < n; i++)
 	{
-		if (facts[i].half_emptied || (ordered && facts[i].copies))
+		if (facts[i].half_emptied)
 			continue;
 		if (facts[i].pages > 0 && !TIMESTAMP_IS_NOBEGIN(facts[i].visible_at))
 			other = i;
@@ -209,10 +209,34 @@ choose_active(const QueueSegmentFacts *facts, int n, bool ordered)
 	return active >= 0 ? active : other;
 }
 
+/*
+ * The same of an ordered queue: whichever is last in the order of age, so that
+ * what comes is behind all that is there. An empty one is, unless it is needed
+ * for copies.
+ */
+static int
+choose_end(const QueueSegmentFacts *facts, int n)
+{
+	int			empty = 0;
+	bool		has_copies = false;
+	int			end = -1;
+
+	for (int i = 0; i < n; i++)
+	{
+		empty += facts[i].pages == 0 && !facts[i].half_emptied;
+		has_copies |= facts[i].copies;
+	}
+	for (int i = 0; i < n; i++)
+		if (!facts[i].half_emptied && !facts[i].copies &&
+			(facts[i].pages > 0 || has_copies || empty > 1 || end < 0))
+			end = i;
+	return end;
+}
+
 static bool
 link_ring(QueueState *state, const QueueSegmentFacts *facts, int n)
 {
-	int			active = choose_active(facts, n, state->ordered);
+	int			active = state->ordered ? choose_end(facts, n) : choose_active(facts, n);
 	TimestampTz wall = queue_clock_wall();
 
 	for (int i = 0; i < n; i++)

@@ -249,7 +249,7 @@ queue_segment_allocate(QueueState *state, const QueueSegmentFacts *facts, QueueS
 		segment->role = role;
 		/* It belongs to a bucket that is gone, but for its times. */
 		segment->copies = state->ordered && facts->copies;
-		segment->timed = !TIMESTAMP_IS_NOBEGIN(facts->visible_at) && !segment->copies;
+		segment->timed = !TIMESTAMP_IS_NOBEGIN(facts->visible_at) && !state->ordered;
 		segment->bucket = (QueueBucket) {facts->visible_at, facts->visible_at};
 		segment->emptied_by = InvalidFullTransactionId;
 		segment->proven_under = InvalidTransactionId;

@@ -355,6 +355,36 @@ look_at_ready(Turn *turn)
 /* ---- rounds ---- */
 
 /*
+ * A copy may have been behind others of its key when the server stopped, if they
+ * were leased by one call. So all that was stored before the last of the copies is
+ * looked at too, which claims have to pass anyway.
+ */
+static void
+learn_line(Turn *turn)
+{
+	QueueOrder *order = &turn->claim->order;
+	uint64		position = 0;
+	QueueSegment *segment;
+	uint32		generation;
+	bool		end = order->highest_copy == 0;
+
+	order->learns = true;
+	while (!end && goes_on(turn) &&
+		   queue_ring_next_in(turn->state, QUEUE_LANE_BACKLOG, &position, QUEUE_TIME_NEVER, &segment, &generation))
+	{
+		if (!open_segment(turn, segment, generation))
+			continue;
+		for (BlockNumber page = 0; !end && goes_on(turn) && page < pg_atomic_read_u32(&segment->pages); page++)
+		{
+			look_at_page(turn, page, QUEUE_TIME_NEVER);
+			end = order->lowest != PG_INT64_MAX && order->lowest > order->highest_copy;
+		}
+		close_segment(turn);
+	}
+	order->learns = false;
+}
+
+/*
  * After a restart nothing is known of copies, which are first of their keys: all
  * pages that have some are looked at, before anything is taken.
  */
@@ -369,6 +399,7 @@ know_copies(Turn *turn)
 
 	claim->pages_left = PG_INT32_MAX;
 	claim->order.has_turn = false;
+	claim->order.highest_copy = 0;
 	while (goes_on(turn) &&
 		   queue_ring_next_in(turn->state, QUEUE_LANE_COPIES, &position, QUEUE_TIME_NEVER, &segment, &generation))
 	{
@@ -378,6 +409,7 @@ know_copies(Turn *turn)
 			look_at_page(turn, page, QUEUE_TIME_NEVER);
 		close_segment(turn);
 	}
+	learn_line(turn);
 	claim->order.has_turn = true;
 	/* Should a restore have come meanwhile, there is more. */
 	return goes_on(turn) &&
@@ -437,7 +469,7 @@ queue_turn_claim(QueueClaim *claim)
 	Turn		turn = {.claim = claim,.state = claim->request->def->state};
 
 	claim->order.state = turn.state;
-	claim->order.only = false;
+	claim->order.only = claim->order.learns = false;
 	claim->order.has_turn = true;
 	if (claim->rounds == 0)
 		claim->order.call = queue_key_new_call();

@@ -43,8 +43,8 @@ class OrderedLaws:
             for delivery in taken:
                 own = list(delivery.ends)
                 delivery.ends += ends
-                # A deadline as well; when it was counted is not known.
-                ends += own + [delivery.until]
+                # A deadline as well, if only one that an extension set.
+                ends += own + [delivery.until] + [until for _, _, until in delivery.extends]
 
     # ----- order
 
