@@ -164,7 +164,56 @@ SELECT take(100);
 SELECT queue.purge('o', '{"states": ["ready", "delayed", "failed", "leased"]}') >= 0 AS purged;
 SELECT take();
 
+-- a dead message blocks its key, until somebody has looked
+SELECT queue.alter('o', '{"on_dead": "block", "backoff": "none", "max_attempts": 2}');
+SELECT send('a1', 'a2', 'b1', 'b2');
+SELECT take(100);
+SELECT queue.reject(receipt('a1'), 'look at this');
+SELECT take(100);
+SELECT b.key, m.payload, b.since IS NOT NULL AS since FROM queue.blocked_keys('o') b JOIN queues.o_dead m ON m.id = b.message;
+SELECT queue.nack(receipt('b1'));
+SELECT queue.nack(receipt) FROM queue.dequeue('o');
+SELECT take(100);
+SELECT key FROM queue.blocked_keys('o') ORDER BY key;
+SELECT send('c1', 'a3');
+SELECT take(100);
+BEGIN;
+SELECT queue.unblock('o', 'a');
+SELECT take(100);
+ROLLBACK;
+SELECT take(100);
+SELECT queue.unblock('o', 'a');
+SELECT take(100);
+SELECT queue.unblock('o', 'a'), queue.unblock('o', NULL);
+SELECT queue.unblock('o', 'b');
+SELECT take(100);
+SELECT queue.ack_batch(ARRAY[receipt('a2'), receipt('a3'), receipt('b2'), receipt('c1')]);
+-- one that is rolled back blocks nothing
+SELECT send('a1', 'a2');
+SELECT take();
+BEGIN;
+SELECT queue.reject(receipt('a1'));
+ROLLBACK;
+SELECT count(*) FROM queue.blocked_keys('o');
+SELECT queue.ack(receipt('a1'));
+SELECT take();
+SELECT queue.ack(receipt('a2'));
+-- one without a key
+SELECT queue.enqueue_batch('o', ARRAY['1', '2']::jsonb[]) IS NOT NULL AS sent;
+SELECT queue.reject(receipt) FROM queue.dequeue('o');
+SELECT take();
+SELECT queue.unblock('o', NULL);
+SELECT take();
+SELECT queue.ack(receipt('2'));
+
 -- errors
+SELECT queue.create('plain', '{"on_dead": "block"}');
+SELECT queue.alter('o', '{"on_dead": "dead_rest"}');
+SELECT queue.create('plain');
+SELECT queue.unblock('plain', 'a');
+SELECT * FROM queue.blocked_keys('plain');
+SELECT queue.unblock(NULL, 'a');
+SELECT queue.drop('plain');
 SELECT queue.enqueue('o', '1', key => repeat('k', 513));
 SELECT queue.enqueue('o', '1', key => repeat('k', 512)) > 0 AS sent;
 SELECT queue.alter('o', '{"ordered": false}');

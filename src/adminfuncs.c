@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "acl.h"
+#include "blocked.h"
 #include "catalog.h"
 #include "error.h"
 #include "options.h"
@@ -205,6 +206,7 @@ queue_create(PG_FUNCTION_ARGS)
 	given = PG_GETARG_JSONB_P(1);
 	check_name(name);
 	queue_options_parse(given, &options);
+	queue_options_check_together(&options);
 	queue_acl_check_create(queue_catalog_namespace());
 	lock_name(name);
 	existing = queue_catalog_find(name);
@@ -292,6 +294,7 @@ queue_alter(PG_FUNCTION_ARGS)
 	merged = queue_options_merge(queue_catalog_read_options(view), PG_GETARG_JSONB_P(1));
 	merged = without_call_options(merged);
 	queue_options_parse(merged, &options);
+	queue_options_check_together(&options);
 	if (options.dead_letter == NULL)
 	{
 		dead_letter = own_dead_letter(def->id, def->name, AccessShareLock);
@@ -428,6 +431,7 @@ drop_queue(Oid view)
 	}
 	queue_pending_dropped(def->state);
 	segments = queue_catalog_segments(id);
+	queue_blocked_delete_all(id);
 	queue_catalog_delete(view, id);
 	foreach(cell, segments)
 		drop_relation(((QueueCatalogSegment *) lfirst(cell))->relid);

@@ -109,8 +109,9 @@ queue_catalog_exists(void)
 	return OidIsValid(get_extension_oid("queue", true));
 }
 
-static Oid
-own_relation(const char *name)
+/* One of the extension's own tables, indexes and sequences. */
+Oid
+queue_catalog_relation(const char *name)
 {
 	Oid			namespace = get_namespace_oid("queue", true);
 	Oid			relid = OidIsValid(namespace) ? get_relname_relid(name, namespace) : InvalidOid;
@@ -126,7 +127,7 @@ own_relation(const char *name)
 Oid
 queue_catalog_message_sequence(void)
 {
-	return own_relation("message_id");
+	return queue_catalog_relation("message_id");
 }
 
 /* The view of a queue, or InvalidOid. */
@@ -145,7 +146,7 @@ static bool
 with_row(Oid index, AttrNumber column, RegProcedure equal, Datum value,
 		 void (*see) (Relation rel, HeapTuple tuple, void *arg), void *arg)
 {
-	Relation	rel = table_open(own_relation("_queue"), AccessShareLock);
+	Relation	rel = table_open(queue_catalog_relation("_queue"), AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
@@ -163,7 +164,7 @@ with_row(Oid index, AttrNumber column, RegProcedure equal, Datum value,
 static bool
 with_view(Oid view, void (*see) (Relation rel, HeapTuple tuple, void *arg), void *arg)
 {
-	return with_row(own_relation("_queue_view_key"), QUEUE_VIEW, F_OIDEQ,
+	return with_row(queue_catalog_relation("_queue_view_key"), QUEUE_VIEW, F_OIDEQ,
 					ObjectIdGetDatum(view), see, arg);
 }
 
@@ -301,7 +302,7 @@ lock_by_name(const char *name, LOCKMODE mode, bool owner)
 
 		if (!OidIsValid(view))
 		{
-			own_relation("_queue");
+			queue_catalog_relation("_queue");
 			queue_error_no_queue(name);
 		}
 		if (owner)
@@ -376,7 +377,7 @@ queue_catalog_get_by_id(int32 id)
 		break;
 	}
 	if (!OidIsValid(view))
-		with_row(own_relation("_queue_pkey"), QUEUE_ID, F_INT4EQ, Int32GetDatum(id), see_view, &view);
+		with_row(queue_catalog_relation("_queue_pkey"), QUEUE_ID, F_INT4EQ, Int32GetDatum(id), see_view, &view);
 	if (!OidIsValid(view))
 		return NULL;
 	LockRelationOid(view, AccessShareLock);
@@ -411,14 +412,14 @@ is_segment_of(Oid relid, int32 id, int32 number)
 List *
 queue_catalog_segments(int32 id)
 {
-	Relation	rel = table_open(own_relation("_segment"), AccessShareLock);
+	Relation	rel = table_open(queue_catalog_relation("_segment"), AccessShareLock);
 	List	   *found = NIL;
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
 	ScanKeyInit(&key, SEGMENT_QUEUE, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
-	scan = systable_beginscan(rel, own_relation("_segment_queue_key"), true, NULL, 1, &key);
+	scan = systable_beginscan(rel, queue_catalog_relation("_segment_queue_key"), true, NULL, 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		QueueCatalogSegment *row = palloc(sizeof(QueueCatalogSegment));
@@ -463,14 +464,14 @@ queue_catalog_check_view(Relation view)
 int32
 queue_catalog_queue_of_segment(Oid relid)
 {
-	Relation	rel = table_open(own_relation("_segment"), AccessShareLock);
+	Relation	rel = table_open(queue_catalog_relation("_segment"), AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 	int32		id = 0;
 
 	ScanKeyInit(&key, SEGMENT_RELATION, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
-	scan = systable_beginscan(rel, own_relation("_segment_pkey"), true, NULL, 1, &key);
+	scan = systable_beginscan(rel, queue_catalog_relation("_segment_pkey"), true, NULL, 1, &key);
 	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		bool		isnull;
@@ -488,9 +489,9 @@ queue_catalog_queue_of_segment(Oid relid)
 List *
 queue_catalog_views(void)
 {
-	Relation	rel = table_open(own_relation("_queue"), AccessShareLock);
+	Relation	rel = table_open(queue_catalog_relation("_queue"), AccessShareLock);
 	List	   *found = NIL;
-	SysScanDesc scan = systable_beginscan(rel, own_relation("_queue_pkey"), true, NULL, 0, NULL);
+	SysScanDesc scan = systable_beginscan(rel, queue_catalog_relation("_queue_pkey"), true, NULL, 0, NULL);
 	HeapTuple	tuple;
 
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
@@ -525,8 +526,8 @@ queue_catalog_read_options(Oid view)
 Oid
 queue_catalog_dead_letter_user(Oid view, Oid except)
 {
-	Relation	rel = table_open(own_relation("_queue"), AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, own_relation("_queue_pkey"), true, NULL, 0, NULL);
+	Relation	rel = table_open(queue_catalog_relation("_queue"), AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, queue_catalog_relation("_queue_pkey"), true, NULL, 0, NULL);
 	HeapTuple	tuple;
 	Oid			user = InvalidOid;
 
@@ -575,7 +576,7 @@ queue_catalog_as_owner(Oid *save_user, int *save_context)
 static void
 insert_segment_row(Oid relid, int32 id, int32 number)
 {
-	Relation	rel = table_open(own_relation("_segment"), RowExclusiveLock);
+	Relation	rel = table_open(queue_catalog_relation("_segment"), RowExclusiveLock);
 	Datum		values[SEGMENT_COLUMN_COUNT];
 	bool		nulls[SEGMENT_COLUMN_COUNT] = {false};
 
@@ -593,7 +594,7 @@ insert_segment_row(Oid relid, int32 id, int32 number)
 static int32
 choose_name(char *name, int32 id, int32 number)
 {
-	Relation	rel = table_open(own_relation("_segment"), AccessShareLock);
+	Relation	rel = table_open(queue_catalog_relation("_segment"), AccessShareLock);
 	ScanKeyData key[2];
 
 	ScanKeyInit(&key[0], SEGMENT_QUEUE, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
@@ -607,7 +608,7 @@ choose_name(char *name, int32 id, int32 number)
 		if (OidIsValid(queue_catalog_find(name)))
 			continue;
 		ScanKeyInit(&key[1], SEGMENT_NUMBER, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(number));
-		scan = systable_beginscan(rel, own_relation("_segment_queue_key"), true, NULL, 2, key);
+		scan = systable_beginscan(rel, queue_catalog_relation("_segment_queue_key"), true, NULL, 2, key);
 		taken = HeapTupleIsValid(systable_getnext(scan));
 		systable_endscan(scan);
 		if (!taken)
@@ -666,7 +667,7 @@ queue_catalog_next_id(void)
 	int32		id;
 
 	do
-		id = (int32) nextval_internal(own_relation("queue_id"), false);
+		id = (int32) nextval_internal(queue_catalog_relation("queue_id"), false);
 	while (queue_state_get(id, false) != NULL);
 	return id;
 }
@@ -675,7 +676,7 @@ queue_catalog_next_id(void)
 void
 queue_catalog_insert(Oid view, int32 id, Jsonb *options, Oid dead_letter, int32 dead_letter_of)
 {
-	Relation	rel = table_open(own_relation("_queue"), RowExclusiveLock);
+	Relation	rel = table_open(queue_catalog_relation("_queue"), RowExclusiveLock);
 	Datum		values[QUEUE_COLUMN_COUNT] = {0};
 	bool		nulls[QUEUE_COLUMN_COUNT] = {false};
 
@@ -696,13 +697,13 @@ queue_catalog_insert(Oid view, int32 id, Jsonb *options, Oid dead_letter, int32 
 static void
 change_row(Oid view, const Datum *values, const bool *nulls, const bool *replace)
 {
-	Relation	rel = table_open(own_relation("_queue"), RowExclusiveLock);
+	Relation	rel = table_open(queue_catalog_relation("_queue"), RowExclusiveLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
 	ScanKeyInit(&key, QUEUE_VIEW, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(view));
-	scan = systable_beginscan(rel, own_relation("_queue_view_key"), true, NULL, 1, &key);
+	scan = systable_beginscan(rel, queue_catalog_relation("_queue_view_key"), true, NULL, 1, &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple) && replace)
 	{
@@ -758,13 +759,13 @@ queue_catalog_set_pause(Oid view, bool dequeue, bool enqueue, bool paused, const
 void
 queue_catalog_delete(Oid view, int32 id)
 {
-	Relation	rel = table_open(own_relation("_segment"), RowExclusiveLock);
+	Relation	rel = table_open(queue_catalog_relation("_segment"), RowExclusiveLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
 	ScanKeyInit(&key, SEGMENT_QUEUE, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
-	scan = systable_beginscan(rel, own_relation("_segment_queue_key"), true, NULL, 1, &key);
+	scan = systable_beginscan(rel, queue_catalog_relation("_segment_queue_key"), true, NULL, 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 		CatalogTupleDelete(rel, &tuple->t_self);
 	systable_endscan(scan);

@@ -51,6 +51,7 @@ extern void queue_catalog_check_view(Relation view);
 extern bool queue_catalog_is_view(Oid relid);
 extern List *queue_catalog_views(void);
 extern void queue_catalog_init(void);
+extern Oid	queue_catalog_relation(const char *name);
 extern Oid	queue_catalog_message_sequence(void);
 
 extern void queue_catalog_create_segment(int32 id, int32 number);

@@ -56,6 +56,7 @@ fill_slot(QueueClaim *claim, QueueSlot *slot, HeapTuple tuple, const QueueMessag
 	slot->key = 0;
 	slot->is_copy = claim->ordered && head->is_copy;
 	slot->copied_to = QUEUE_POSITION_NONE;
+	slot->blocks = false;
 }
 
 /* How often a message may fail; 0: for ever. */

@@ -23,6 +23,7 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
+#include "blocked.h"
 #include "compat.h"
 #include "enqueue.h"
 #include "failure.h"
@@ -195,6 +196,18 @@ store_dead(QueueMessage *message, QueueDef *def, QueueSlot *slot, const char *re
 	queue_enqueue_store(target, message, 1);
 }
 
+/* What is behind it waits until somebody has looked at what it is. */
+static void
+block_key(const QueueMessage *message, QueueDef *def, QueueSlot *slot)
+{
+	bool		isnull;
+	Datum		key = queue_message_get(message, QUEUE_COLUMN_KEY, &isnull);
+
+	queue_pending_blocked(def->state);
+	queue_blocked_insert(def, key, isnull, slot->message_id);
+	slot->blocks = true;
+}
+
 /*
  * Delete the row of a slot in our hands and store what comes after it. The
  * settlement must have been begun as what the failure says. A message dies
@@ -224,6 +237,8 @@ queue_failure_write(QueueSettling *settling, const QueueFailure *failure)
 	}
 	else if (failure->death)
 	{
+		if (settling->def->options.ordered && settling->def->options.on_dead == QUEUE_ON_DEAD_BLOCK && !failure->expired)
+			block_key(&message, settling->def, settling->slot);
 		store_dead(&message, settling->def, settling->slot, failure->death, failures);
 		return QUEUE_FATE_DEAD;
 	}

@@ -263,6 +263,50 @@ queue_key_make_ready(QueueKey *key)
 	return true;
 }
 
+static int
+compare_hash(const void *a, const void *b)
+{
+	uint64		x = *(const uint64 *) a;
+	uint64		y = *(const uint64 *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+/*
+ * These keys of a queue are blocked, given in order, and no others. The caller has
+ * the turn. False: there is no room for one.
+ */
+bool
+queue_key_set_blocked(QueueState *state, const uint64 *hashes, int n)
+{
+	uint32		queue = queue_state_index(state);
+
+	for (uint32 i = 0; i < shared->unused_from; i++)
+	{
+		QueueKey   *key = keys[i].queue == queue && keys[i].blocked ? queue_key_lock(i) : NULL;
+
+		if (key == NULL)
+			continue;
+		if (key->queue == queue && key->blocked &&
+			bsearch(&key->hash, hashes, n, sizeof(uint64), compare_hash) == NULL)
+		{
+			key->blocked = false;
+			queue_key_make_ready(key);
+		}
+		queue_key_unlock(key);
+	}
+	for (int i = 0; i < n; i++)
+	{
+		QueueKey   *key = queue_key_get(state, hashes[i]);
+
+		if (key == NULL)
+			return false;
+		key->blocked = true;
+		queue_key_unlock(key);
+	}
+	return true;
+}
+
 /* Something was deleted of which we do not know the keys: have all of a queue looked at. */
 void
 queue_key_make_all_ready(QueueState *state)

@@ -44,6 +44,7 @@ typedef struct QueueKey
 	uint64		call;			/* that took last */
 	uint32		taken;			/* by that, so far */
 	uint32		failed_as;		/* the first of those that failed */
+	bool		blocked;		/* by a dead message, until somebody unblocks it */
 	bool		alone;			/* what it took had come back: nothing is taken behind it */
 	uint64		passed_in;		/* the visit of a page that passed one over last */
 
@@ -63,6 +64,7 @@ extern void queue_key_unlock(QueueKey *key);
 extern void queue_key_let_wait(QueueKey *key, QueuePosition position, int64 id);
 extern void queue_key_add_copy(QueueKey *key, QueuePosition position, int64 id);
 extern bool queue_key_make_ready(QueueKey *key);
+extern bool queue_key_set_blocked(QueueState *state, const uint64 *hashes, int n);
 extern void queue_key_make_all_ready(QueueState *state);
 extern void queue_key_not_ready(QueueKey *key);
 extern QueueKey *queue_key_next_ready(QueueState *state);
@@ -97,7 +99,7 @@ queue_span_add(QueueSpan *span, QueuePosition position)
 static inline bool
 queue_key_has_more(const QueueKey *key)
 {
-	return key->slots != 0 || !queue_span_is_empty(&key->backlog) ||
+	return key->slots != 0 || key->blocked || !queue_span_is_empty(&key->backlog) ||
 		!queue_span_is_empty(&key->copies);
 }
 

@@ -163,6 +163,11 @@ queue_lease_settle_key(QueueSlot *slot, QueueSettlement how)
 	if (slot->copied_to != QUEUE_POSITION_NONE &&
 		(how == QUEUE_SETTLE_RETRY || how == QUEUE_SETTLE_MOVE))
 		queue_key_add_copy(key, slot->copied_to, slot->message_id);
+	if (how == QUEUE_SETTLE_DEAD && slot->blocks)
+	{
+		key->blocked = true;
+		pg_atomic_fetch_add_u32(&queue_states[slot->queue].blocked_unknown, 1);
+	}
 	queue_key_unlock(key);
 }
 
@@ -323,6 +328,7 @@ queue_lease_begin_settling(QueueSlot *slot, uint64 word)
 {
 	slot->prior = (uint32) (word & 0xFFFF);
 	slot->copied_to = QUEUE_POSITION_NONE;
+	slot->blocks = false;
 	queue_slot_unlock(slot, queue_slot_word(word, QUEUE_SLOT_SETTLING,
 											word & (QUEUE_SLOT_FLAGS & ~QUEUE_SLOT_ACKED)));
 }

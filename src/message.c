@@ -9,6 +9,7 @@
 
 #include "access/detoast.h"
 #include "access/htup_details.h"
+#include "common/hashfn.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
@@ -101,6 +102,13 @@ queue_message_head(QueueMessageHead *head, HeapTuple tuple, TupleDesc desc)
 	head->is_copy = !isnull;
 	value = heap_getattr(tuple, QUEUE_COLUMN_MAX_ATTEMPTS, desc, &isnull);
 	head->max_attempts = isnull ? -1 : DatumGetInt32(value);
+}
+
+/* By this keys are told apart; a message without a key has that of the empty one. */
+uint64
+queue_message_hash_key(const char *key, int length)
+{
+	return hash_bytes_extended((const unsigned char *) key, length, 0);
 }
 
 /* Bytes of a message as its sender counts them, uncompressed. */

@@ -64,6 +64,7 @@ extern void queue_message_deform(QueueMessage *message, HeapTuple tuple, TupleDe
 extern void queue_message_detoast(QueueMessage *message);
 extern int64 queue_message_id(HeapTuple tuple, TupleDesc desc);
 extern void queue_message_head(QueueMessageHead *head, HeapTuple tuple, TupleDesc desc);
+extern uint64 queue_message_hash_key(const char *key, int length);
 extern Size queue_message_size(const QueueMessage *message);
 extern void queue_message_check(const QueueMessage *message);
 extern void queue_message_check_key(const QueueMessage *message);

@@ -82,7 +82,7 @@ static const OptionRow rows[] = {
 	{"message_ttl", OPTION_INTERVAL, AT(message_ttl), true, 0, YEAR * 100, NULL, NULL, "a message that was not delivered for so long expires; default: never"},
 	{"non_retryable", OPTION_TEXT_LIST, LATER, NULL, NULL, "error classes that make a message dead at once"},
 	{"notify", OPTION_BOOLEAN, AT(notify), true, 0, 0, "true", NULL, "the worker notifies the channel queue_<name>"},
-	{"on_dead", OPTION_ENUM, LATER, "skip", "skip|block|dead_rest", "what a dead message does to the rest of its key"},
+	{"on_dead", OPTION_ENUM, AT(on_dead), true, 0, 0, "skip", "skip|block|dead_rest", "what a dead message does to the rest of its key"},
 	{"on_expiry", OPTION_ENUM, AT(on_expiry), true, 0, 0, "dead_letter", "dead_letter|drop", "what happens to an expired message"},
 	{"ordered", OPTION_BOOLEAN, AT(ordered), true, 0, 0, "false", NULL, "messages of a key are delivered in order"},
 	{"overflow", OPTION_ENUM, LATER, "reject", "reject|drop_oldest|block", "what a full queue does with a new message"},
@@ -417,6 +417,19 @@ queue_options_parse(Jsonb *given, QueueOptions *options)
 		bad_text("backoff", "list", "backoff_list with at least one interval besides");
 	if (options->lease_timeout > options->lease_max)
 		bad_text("lease_timeout", "longer than lease_max", "at most lease_max");
+}
+
+/* Whether the options of a queue, all of them, go together. */
+void
+queue_options_check_together(const QueueOptions *options)
+{
+	if (options->on_dead == QUEUE_ON_DEAD_DEAD_REST)
+		queue_error_not_built("on_dead = dead_rest");
+	if (options->on_dead != QUEUE_ON_DEAD_SKIP && !options->ordered)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("option \"on_dead\" needs an ordered queue"),
+				 errhint("Create the queue with \"ordered\": true.")));
 }
 
 /* What queue.alter() stores: keys of change win, nulls go back to the default. */

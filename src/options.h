@@ -26,6 +26,13 @@ typedef enum QueueOnExpiry
 	QUEUE_EXPIRY_DROP,
 } QueueOnExpiry;
 
+typedef enum QueueOnDead
+{
+	QUEUE_ON_DEAD_SKIP,
+	QUEUE_ON_DEAD_BLOCK,
+	QUEUE_ON_DEAD_DEAD_REST,
+} QueueOnDead;
+
 /* All times in microseconds. */
 typedef struct QueueOptions
 {
@@ -44,10 +51,12 @@ typedef struct QueueOptions
 	int			on_expiry;		/* QueueOnExpiry */
 	bool		notify;
 	bool		ordered;
+	int			on_dead;		/* QueueOnDead */
 	int64		segment_size;	/* bytes, 0 = the setting */
 } QueueOptions;
 
 extern void queue_options_parse(Jsonb *given, QueueOptions *options);
+extern void queue_options_check_together(const QueueOptions *options);
 extern Jsonb *queue_options_merge(Jsonb *old, Jsonb *change);
 extern int64 queue_options_retry_delay(const QueueOptions *options, int failures);
 

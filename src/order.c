@@ -11,7 +11,6 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "common/hashfn.h"
 
 #include "order.h"
 #include "segment.h"
@@ -30,8 +29,8 @@ queue_order_hash(HeapTuple tuple, TupleDesc desc)
 
 	/* By hand somebody may have stored another: all of these share one. */
 	if (key == NULL || VARATT_IS_EXTERNAL(key) || VARATT_IS_COMPRESSED(key))
-		return hash_bytes_extended((const unsigned char *) "", 0, 0);
-	return hash_bytes_extended((const unsigned char *) VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key), 0);
+		return queue_message_hash_key("", 0);
+	return queue_message_hash_key(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 }
 
 /*
@@ -98,7 +97,7 @@ let_wait(QueueOrder *order, QueueKey *key, const QueueMessageHead *head)
 static bool
 is_ours(QueueOrder *order, const QueueKey *key)
 {
-	return key->call == order->call && !key->alone && key->passed_in <= order->call &&
+	return key->call == order->call && !key->blocked && !key->alone && key->passed_in <= order->call &&
 		key->failed_as == PG_UINT32_MAX;
 }
 

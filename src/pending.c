@@ -69,6 +69,8 @@ typedef struct Delta
 	bool		dropped;
 	bool		altered;
 	bool		restored;
+	bool		blocked;
+	bool		unblocked;
 	int64		enqueued;
 	int64		added;			/* rows stored, whatever was deleted besides */
 	int64		stored;			/* added minus removed */
@@ -322,6 +324,30 @@ queue_pending_restored(QueueState *state)
 	get_delta(state, NULL)->restored = true;
 }
 
+/* A key of it is blocked; its slot tells at commit. */
+void
+queue_pending_blocked(QueueState *state)
+{
+	get_delta(state, NULL)->blocked = true;
+}
+
+/* Whether this transaction sees other rows of blocked keys than others do. */
+bool
+queue_pending_changes_blocked(QueueState *state)
+{
+	for (int i = 0; i < delta_count; i++)
+		if (deltas[i].state == state && (deltas[i].blocked || deltas[i].unblocked))
+			return true;
+	return false;
+}
+
+/* A key of it is not blocked any more. */
+void
+queue_pending_unblocked(QueueState *state)
+{
+	get_delta(state, NULL)->unblocked = true;
+}
+
 /* Told by the executor's hook, which may be nested: a statement begins or ends. */
 void
 queue_pending_statement_runs(bool runs)
@@ -552,6 +578,12 @@ apply_delta(const Delta *delta, QueueTime now)
 	}
 	if (delta->restored)
 		pg_atomic_fetch_add_u32(&state->copies_unknown, 1);
+	if (delta->restored || delta->unblocked)
+	{
+		pg_atomic_fetch_add_u32(&state->blocked_unknown, 1);
+		queue_wakeup_work(state, 1);
+		call_worker |= queue_state_ask(state, QUEUE_ASK_NOTIFY);
+	}
 	/* What kept a key back may be gone. */
 	if (delta->cancelled > 0 && state->ordered)
 		queue_key_make_all_ready(state);
@@ -832,6 +864,8 @@ add_delta(Delta *to, const Delta *from)
 	to->dropped |= from->dropped;
 	to->altered |= from->altered;
 	to->restored |= from->restored;
+	to->blocked |= from->blocked;
+	to->unblocked |= from->unblocked;
 	to->enqueued += from->enqueued;
 	to->added += from->added;
 	to->stored += from->stored;

@@ -273,10 +273,12 @@ queue_slot_link_key(QueueSlot *slot, QueueKey *key)
 	key->slots = number;
 }
 
-/* Whether a message of a locked key is leased, or its settlement not decided. */
+/* Whether a locked key is blocked, or a message of it is leased, or its settlement not decided. */
 bool
 queue_slot_holds_key(const QueueKey *key)
 {
+	if (key->blocked)
+		return true;
 	for (uint32 link = key->slots; link != 0; link = queue_slot(link - 1)->next_of_key)
 	{
 		QueueSlotState state = QUEUE_SLOT_STATE(pg_atomic_read_u64(&queue_slot(link - 1)->word));

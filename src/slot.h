@@ -114,6 +114,7 @@ typedef struct QueueSlot
 
 	char		consumer[QUEUE_CONSUMER_LENGTH];
 	bool		is_copy;		/* the row is one, of an ordered queue */
+	bool		blocks;			/* settling: it dies, and its key is blocked */
 } QueueSlot;
 
 extern const QueueShmemPart queue_slot_shmem;

@@ -18,6 +18,8 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 
+#include "blocked.h"
+#include "pending.h"
 #include "ring.h"
 #include "turn.h"
 
@@ -462,6 +464,19 @@ look_everywhere(Turn *turn)
 	}
 }
 
+/*
+ * What was read of blocked keys holds, unless something was changed since it was
+ * asked for: then it is read again before anything is taken.
+ */
+static bool
+know_blocked(Turn *turn, uint32 unknown, const uint64 *hashes, int n)
+{
+	if (!queue_key_set_blocked(turn->state, hashes, n))
+		turn->no_memory = true;
+	return !turn->no_memory &&
+		pg_atomic_compare_exchange_u32(&turn->state->blocked_unknown, &unknown, 0);
+}
+
 /* One round of a claim. False: out of memory of some kind. */
 bool
 queue_turn_claim(QueueClaim *claim)
@@ -475,15 +490,33 @@ queue_turn_claim(QueueClaim *claim)
 		claim->order.call = queue_key_new_call();
 	for (;;)
 	{
+		uint32		unknown = pg_atomic_read_u32(&turn.state->blocked_unknown);
+		uint64	   *blocked = NULL;
+		int			n;
+		bool		known = true;
+
+		/* What we change is not so yet, and nothing is taken by what may not be. */
+		if (unknown && queue_pending_changes_blocked(turn.state))
+			break;
+		n = unknown ? queue_blocked_read(claim->request->def, &blocked) : 0;
 		turn.locked = InvalidOid;
 		queue_key_take_turn(turn.state);
-		look_everywhere(&turn);
+		if (unknown)
+			known = know_blocked(&turn, unknown, blocked, n);
+		if (known)
+			look_everywhere(&turn);
 		queue_slot_return_reserved();
 		queue_key_give_turn();
-		if (!OidIsValid(turn.locked) || claim->claimed_count > 0)
+		if (blocked)
+			pfree(blocked);
+		if (OidIsValid(turn.locked) && claim->claimed_count == 0)
+		{
+			LockRelationOid(turn.locked, AccessShareLock);
+			UnlockRelationOid(turn.locked, AccessShareLock);
+		}
+		else if (known || turn.no_memory)
 			break;
-		LockRelationOid(turn.locked, AccessShareLock);
-		UnlockRelationOid(turn.locked, AccessShareLock);
+		CHECK_FOR_INTERRUPTS();
 	}
 	return !turn.no_memory;
 }

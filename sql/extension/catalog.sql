@@ -1,6 +1,6 @@
 /*
  * The catalog. Its rows change when a queue is created, altered, paused or
- * dropped, and when a segment is made: never per message.
+ * dropped, and when a segment is made: never per message, but for one that dies and blocks its key.
  */
 
 -- One sequence for the database: an id is kept through retries, dead letters
@@ -27,7 +27,17 @@ CREATE TABLE queue._segment (
     CONSTRAINT _segment_queue_key UNIQUE (queue, number)
 );
 
+-- Keys of ordered queues that a dead message blocks: one row a death, until the key is unblocked.
+CREATE TABLE queue._blocked_key (
+    queue   int,
+    key     text,
+    message bigint,
+    since   timestamptz NOT NULL,
+    CONSTRAINT _blocked_key_pkey PRIMARY KEY (queue, key, message)
+);
+
 SELECT pg_catalog.pg_extension_config_dump('queue.message_id', '');
 SELECT pg_catalog.pg_extension_config_dump('queue.queue_id', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._queue', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._segment', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._blocked_key', '');

@@ -80,3 +80,15 @@ RETURNS TABLE (receipt uuid, status text) LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_extend_batch';
 COMMENT ON FUNCTION queue.extend_batch(uuid[], interval) IS
 'extend for many; a status for each: extended, already_acked, lost, invalid, denied.';
+
+CREATE FUNCTION queue.blocked_keys(queue text)
+RETURNS TABLE (key text, message bigint, since timestamptz) LANGUAGE C STABLE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_blocked_keys';
+COMMENT ON FUNCTION queue.blocked_keys(text) IS
+'Keys of an ordered queue that a dead message blocks (on_dead = block): its id, and since when.';
+
+CREATE FUNCTION queue.unblock(queue text, key text)
+RETURNS boolean LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_unblock';
+COMMENT ON FUNCTION queue.unblock(text, text) IS
+'Let the messages of a blocked key go on; whether it was blocked. NULL: those without a key.';

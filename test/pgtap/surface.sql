@@ -12,6 +12,7 @@ ARRAY[
 'ack(receipt uuid) returns void',
 'ack_batch(receipts uuid[]) returns integer',
 'alter(queue text, options jsonb) returns void',
+'blocked_keys(queue text) returns TABLE(key text, message bigint, since timestamp with time zone)',
 'cancel(queue text, id bigint) returns boolean',
 'check(OUT queue text, OUT rule text, OUT detail text) returns SETOF record',
 'clock_advance(by interval, wall_only boolean DEFAULT false) returns void',
@@ -36,6 +37,7 @@ $$purge(queue text, options jsonb DEFAULT '{}'::jsonb) returns bigint$$,
 'release_batch(receipts uuid[], delay interval DEFAULT NULL::interval) returns TABLE(receipt uuid, status text)',
 $$resume(queue text, side text DEFAULT 'dequeue'::text) returns void$$,
 'try_ack(receipts uuid[]) returns TABLE(receipt uuid, status text)',
+'unblock(queue text, key text) returns boolean',
 'wait(IN queue text, IN timeout interval, INOUT ready boolean DEFAULT NULL::boolean) procedure'
 ]::text[], 'functions and their signatures');
 

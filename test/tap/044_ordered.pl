@@ -141,6 +141,20 @@ like($rest, qr/a9/, 'and what fell due comes too');
 is(query('SELECT count(*) FROM queues.line'), '0', 'nothing is left');
 is(query('SELECT count(*) FROM queue.check()'), '0', 'the check finds nothing');
 
+# ---- a blocked key is blocked after a crash, and in a copy
+
+query("SELECT queue.alter('line', '{\"on_dead\": \"block\"}')");
+query("SELECT send('x', 1, 3), send('y', 1, 3)");
+query("SELECT queue.reject(receipt) FROM queue.dequeue('line')");
+$node->stop('immediate');
+$node->start;
+is(drained(), 'y1..y3', 'after a crash the blocked key waits');
+is(query("SELECT key FROM queue.blocked_keys('line')"), 'x', 'and is shown');
+query("SELECT queue.unblock('line', 'x')");
+is(drained(), 'x2..x3', 'until it is unblocked');
+query("SELECT send('x', 1, 3)");
+query("SELECT queue.reject(receipt) FROM queue.dequeue('line')");
+
 # ---- a queue with all its rows by dump and restore keeps its order
 
 query("SELECT send('a', 1, 50), send('b', 1, 50)");
@@ -154,6 +168,9 @@ $node->safe_psql('copy', "SELECT queue.clock_advance('61 s')");
 my $came = $node->safe_psql('copy', 'CALL drain()') =~ s/[{}]//gr;
 
 is(join(',', grep { /^a/ } split /,/, $came), join(',', map { "a$_" } 1 .. 50), 'the copy has a in order');
+is(join(',', grep { /^x/ } split /,/, $came), '', 'but not what is blocked');
+is($node->safe_psql('copy', "SELECT queue.unblock('line', 'x')"), 't', 'which is blocked in the copy');
+is($node->safe_psql('copy', 'CALL drain()'), '{x2,x3}', 'until somebody says so');
 is(join(',', grep { /^b/ } split /,/, $came), join(',', map { "b$_" } 1 .. 50), 'and b');
 
 $node->stop;

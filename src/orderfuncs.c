@@ -1,0 +1,71 @@
+/*
+ * orderfuncs.c
+ *	  SQL functions of ordered queues.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/tuplestore.h"
+
+#include "acl.h"
+#include "blocked.h"
+#include "error.h"
+#include "pending.h"
+
+/* A queue that the caller may consume from, or clean up. */
+static QueueDef *
+open_ordered(FunctionCallInfo fcinfo, AclMode need)
+{
+	QueueDef   *def;
+
+	if (PG_ARGISNULL(0))
+		queue_error_null("queue");
+	def = queue_catalog_open(PG_GETARG_TEXT_PP(0), need);
+	if (!def->options.ordered)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("queue \"%s\" is not ordered", def->name),
+				 errhint("Only the keys of ordered queues are held or blocked.")));
+	return def;
+}
+
+static void
+put_blocked(Datum *row, void *arg)
+{
+	ReturnSetInfo *result = arg;
+	bool		nulls[3] = {false};
+
+	/* All but the queue's id. */
+	tuplestore_putvalues(result->setResult, result->setDesc, row + 1, nulls);
+}
+
+/* Keys that a dead message blocks, with its id and since when. */
+PG_FUNCTION_INFO_V1(queue_blocked_keys);
+Datum
+queue_blocked_keys(PG_FUNCTION_ARGS)
+{
+	QueueDef   *def = open_ordered(fcinfo, ACL_SELECT);
+
+	InitMaterializedSRF(fcinfo, 0);
+	queue_blocked_visit(def, put_blocked, fcinfo->resultinfo);
+	return (Datum) 0;
+}
+
+/* Let a blocked key go on, when this commits. Returns whether it was blocked. */
+PG_FUNCTION_INFO_V1(queue_unblock);
+Datum
+queue_unblock(PG_FUNCTION_ARGS)
+{
+	QueueDef   *def;
+	text	   *key;
+
+	queue_error_need_write("queue.unblock()");
+	def = open_ordered(fcinfo, QUEUE_ACL_DEQUEUE);
+	key = PG_ARGISNULL(1) ? cstring_to_text("") : PG_GETARG_TEXT_PP(1);
+	if (queue_blocked_delete(def, key) == 0)
+		PG_RETURN_BOOL(false);
+	queue_pending_unblocked(def->state);
+	PG_RETURN_BOOL(true);
+}
