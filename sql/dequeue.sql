@@ -13,7 +13,7 @@ SELECT queue.dequeue('q', lease => '-1 s');
 SELECT queue.dequeue('q', lease => '13 h');
 SELECT queue.dequeue('q', wait => '-1 s');
 SELECT queue.dequeue('q', options => '{"key": "k"}');
-SELECT queue.dequeue('q', options => '{"attempt_id": "k"}');
+SELECT queue.dequeue('q', options => jsonb_build_object('attempt_id', repeat('a', 256)));
 SELECT queue.dequeue('q', options => '{"hurry": true}');
 SELECT payload, attempt, queue, lease_until - enqueued_at > interval '59 s' AS long FROM queue.dequeue('q', 2, '1 min', options => '{"consumer": "me"}');
 SELECT queue, state, attempt, consumer, owner = current_user::regrole AS mine FROM queue.leases ORDER BY id;
@@ -100,3 +100,41 @@ SELECT n, queue.cancel('found', id) FROM (SELECT id, payload::int AS n FROM queu
 SELECT count(*), min(payload::int), max(payload::int) FROM queues.found WHERE payload::int NOT BETWEEN 700 AND 800;
 SELECT queue.cancel('found', 0), queue.cancel('found', 9223372036854775807);
 SELECT queue.drop('found', true);
+-- a dequeue that is repeated under its name returns what it holds, until that is settled or lost
+SELECT queue.create('again', '{"backoff": "none"}');
+CREATE TEMPORARY TABLE first (n int, receipt uuid, attempt int);
+SELECT count(queue.enqueue('again', to_jsonb(n))) FROM generate_series(1, 6) n;
+INSERT INTO first SELECT payload::int, receipt, attempt FROM queue.dequeue('again', 2, options => '{"attempt_id": "one"}');
+SELECT m.payload, m.receipt = f.receipt AS same, m.attempt FROM queue.dequeue('again', 2, options => '{"attempt_id": "one"}') m LEFT JOIN first f ON f.n = m.payload::int;
+SELECT payload FROM queue.dequeue('again', 1, options => '{"attempt_id": "one"}');
+SELECT payload FROM queue.dequeue('again', 1, options => '{"attempt_id": "two"}');
+SELECT total_dequeued FROM queue.stats WHERE queue = 'again';
+SELECT queue.ack(receipt) FROM first WHERE n = 1;
+SELECT payload FROM queue.dequeue('again', 9, options => '{"attempt_id": "one"}');
+SELECT queue.nack(receipt) FROM first WHERE n = 2;
+SELECT payload, attempt FROM queue.dequeue('again', 1, options => '{"attempt_id": "one"}');
+-- another queue, another role
+SELECT queue.create('other');
+SELECT payload FROM queue.dequeue('other', 1, options => '{"attempt_id": "one"}');
+CREATE ROLE stranger;
+GRANT UPDATE ON queues.again TO stranger;
+SET ROLE stranger;
+SELECT payload FROM queue.dequeue('again', 1, options => '{"attempt_id": "two"}');
+RESET ROLE;
+-- what was taken by a transaction that is rolled back is not held any more
+BEGIN;
+SELECT payload, attempt FROM queue.dequeue('again', 1, options => '{"attempt_id": "three"}');
+SELECT payload, attempt FROM queue.dequeue('again', 1, options => '{"attempt_id": "three"}');
+ROLLBACK;
+SELECT count(*) FROM queue.dequeue('again', 1, wait => '5 s', options => '{"attempt_id": "three"}');
+-- late, and nobody else has it
+SELECT queue.enqueue('other', '"late"') > 0 AS sent;
+SELECT segment FROM queue.segments WHERE queue = 'other' AND state = 'active' \gset
+BEGIN;
+LOCK TABLE :segment IN SHARE MODE;
+SELECT payload FROM queue.dequeue('other', 1, '1 s', options => '{"attempt_id": "late"}');
+SELECT queue.clock_advance('1001 ms');
+SELECT payload, attempt FROM queue.dequeue('other', 1, options => '{"attempt_id": "late"}');
+COMMIT;
+SELECT queue.drop('again', true), queue.drop('other', true);
+DROP ROLE stranger;

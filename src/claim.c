@@ -188,9 +188,11 @@ claim_tuple(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, ui
 	}
 	carry_failure(slot, old);
 	fill_lease(claim, slot, head, dies);
+	queue_slot_set_attempt(queue_slot_number(slot), claim->request->attempt);
 	new = queue_slot_next_word(old, QUEUE_SLOT_LEASED, 0);
 	claimed = &claim->claimed[claim->claimed_count++];
 	claimed->tuple = copy;
+	claimed->id = head->id;
 	claimed->slot = queue_slot_number(slot);
 	claimed->sequence = QUEUE_SLOT_SEQUENCE(new);
 	claimed->receipt = slot->receipt;

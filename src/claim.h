@@ -16,6 +16,7 @@
 typedef struct QueueClaimed
 {
 	HeapTuple	tuple;
+	int64		id;
 	uint32		slot;
 	uint64		sequence;
 	pg_uuid_t	receipt;
@@ -31,6 +32,7 @@ typedef struct QueueClaimRequest
 	int64		max_bytes;
 	int64		lease;			/* us; 0: the queue's lease_timeout */
 	const char *consumer;		/* NULL: the application's name */
+	uint64		attempt;		/* number of it (repeat.c); 0: none */
 	bool		pop;
 } QueueClaimRequest;
 

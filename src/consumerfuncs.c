@@ -30,14 +30,16 @@
 #include "guc.h"
 #include "message.h"
 #include "pending.h"
+#include "repeat.h"
 #include "ring.h"
 #include "wakeup.h"
 
 #define MESSAGE_COLUMNS 13
+#define MAX_ATTEMPT_ID 255
 #define MAX_RESULT_BYTES (INT64CONST(64) * 1024 * 1024)
 
 static const QueueJsonKey dequeue_keys[] = {
-	{"consumer", true}, {"key", false}, {"attempt_id", false}, {"max_bytes", true}, {NULL, false}
+	{"consumer", true}, {"key", false}, {"attempt_id", true}, {"max_bytes", true}, {NULL, false}
 };
 
 static const QueueJsonKey nack_keys[] = {
@@ -119,7 +121,7 @@ segment_desc(QueueDef *def)
 }
 
 static void
-return_claimed(FunctionCallInfo fcinfo, QueueDef *def, QueueClaimed *claimed, int n)
+return_claimed(FunctionCallInfo fcinfo, QueueDef *def, QueueClaimed *claimed, int n, bool repeated)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	Datum		name = CStringGetTextDatum(def->name);
@@ -141,6 +143,8 @@ return_claimed(FunctionCallInfo fcinfo, QueueDef *def, QueueClaimed *claimed, in
 		MemoryContextReset(scratch);
 	}
 	MemoryContextDelete(scratch);
+	if (repeated)
+		return;
 	queue_count(def->state, QUEUE_COUNT_DEQUEUED, n);
 	queue_count(def->state, QUEUE_COUNT_WAIT_USECS, waited);
 }
@@ -237,7 +241,9 @@ queue_dequeue(PG_FUNCTION_ARGS)
 	QueueClaimRequest request = {.max_bytes = MAX_RESULT_BYTES};
 	Jsonb	   *options = PG_ARGISNULL(4) ? NULL : PG_GETARG_JSONB_P(4);
 	int64		wait = 0;
+	char	   *attempt_id;
 	QueueClaimed *claimed;
+	bool		repeated;
 	int			n;
 
 	queue_error_need_write("queue.dequeue()");
@@ -252,12 +258,17 @@ queue_dequeue(PG_FUNCTION_ARGS)
 				   queue_max_wait * INT64CONST(1000));
 	request.consumer = queue_options_get_text(options, "consumer", QUEUE_CONSUMER_LENGTH - 1);
 	request.max_bytes = queue_options_get_int(options, "max_bytes", 1, MAX_RESULT_BYTES, MAX_RESULT_BYTES);
+	attempt_id = queue_options_get_text(options, "attempt_id", MAX_ATTEMPT_ID);
+	request.attempt = attempt_id ? queue_repeat_number(attempt_id) : 0;
 	InitMaterializedSRF(fcinfo, 0);
 	claimed = palloc(sizeof(QueueClaimed) * request.wanted);
-	n = claim_or_wait(&request, wait, claimed);
+	n = attempt_id ? queue_repeat_claim(&request, claimed) : 0;
+	repeated = n > 0;
+	if (!repeated)
+		n = claim_or_wait(&request, wait, claimed);
 	if (request.def)
 	{
-		return_claimed(fcinfo, request.def, claimed, n);
+		return_claimed(fcinfo, request.def, claimed, n, repeated);
 		queue_pending_returned();
 		/* Leases outlast the call, the lock on the queue does not. */
 		UnlockRelationOid(request.def->view, AccessShareLock);
@@ -281,7 +292,7 @@ queue_pop(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	claimed = palloc(sizeof(QueueClaimed) * request.wanted);
 	n = request.def->paused_dequeue ? 0 : queue_dequeue_claim(&request, GetActiveSnapshot(), claimed);
-	return_claimed(fcinfo, request.def, claimed, n);
+	return_claimed(fcinfo, request.def, claimed, n, false);
 	for (int i = 0; i < n; i++)
 		if (queue_settle_ack(&claimed[i].receipt) != QUEUE_STATUS_OK)
 			ereport(ERROR,

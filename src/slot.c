@@ -43,6 +43,7 @@ typedef struct SlotShared
 static SlotShared *shared;
 static uint32 *ring;
 static PaddedSlot *slots_array;
+static pg_atomic_uint64 *attempts;	/* by slot; written by whoever has it LOCKED */
 static LWLockPadded *locks;
 
 /* Free slots this backend has taken and not used yet, for the abort callback. */
@@ -58,6 +59,7 @@ slot_size(void)
 	Size		size = PG_CACHE_LINE_SIZE * 2 + sizeof(SlotShared);
 
 	size = add_size(size, mul_size(queue_max_leases, sizeof(uint32)));
+	size = add_size(size, mul_size(queue_max_leases, sizeof(pg_atomic_uint64)));
 	return add_size(size, mul_size(queue_max_leases, sizeof(PaddedSlot)));
 }
 
@@ -66,7 +68,8 @@ slot_init(void *area, bool found)
 {
 	shared = area;
 	slots_array = (PaddedSlot *) CACHELINEALIGN((char *) area + sizeof(SlotShared));
-	ring = (uint32 *) (slots_array + queue_max_leases);
+	attempts = (pg_atomic_uint64 *) (slots_array + queue_max_leases);
+	ring = (uint32 *) (attempts + queue_max_leases);
 	locks = GetNamedLWLockTranche("QueueSlot");
 	if (found)
 		return;
@@ -77,6 +80,7 @@ slot_init(void *area, bool found)
 		ring[i] = i;
 		memset(&slots_array[i], 0, sizeof(PaddedSlot));
 		pg_atomic_init_u64(&slots_array[i].slot.word, 0);
+		pg_atomic_init_u64(&attempts[i], 0);
 	}
 }
 
@@ -106,6 +110,21 @@ uint32
 queue_slot_free_count(void)
 {
 	return shared->count;
+}
+
+/* The number of the attempt that leased a slot last; 0: it gave none. */
+uint64
+queue_slot_attempt(uint32 number)
+{
+	return pg_atomic_read_u64(&attempts[number]);
+}
+
+/* The slot is locked. Most have none, and need no write. */
+void
+queue_slot_set_attempt(uint32 number, uint64 attempt)
+{
+	if (pg_atomic_read_u64(&attempts[number]) != attempt)
+		pg_atomic_write_u64(&attempts[number], attempt);
 }
 
 /* How many of the wanted slots the queue may have. */

@@ -129,6 +129,9 @@ extern uint32 queue_slot_number(const QueueSlot *slot);
 extern uint32 queue_slot_count(void);
 extern uint32 queue_slot_free_count(void);
 
+extern uint64 queue_slot_attempt(uint32 number);
+extern void queue_slot_set_attempt(uint32 number, uint64 attempt);
+
 extern uint64 queue_slot_lock(QueueSlot *slot);
 extern bool queue_slot_lock_sequence(QueueSlot *slot, uint64 sequence, uint64 *word);
 extern void queue_slot_unlock(QueueSlot *slot, uint64 word);
