@@ -1019,6 +1019,97 @@ class Many(Scene):
         return {"plain": []}
 
 
+# ----- in order
+
+class EnqueueInLine(Enqueue):
+    name = "enqueue, ordered"
+    queues = {"line": {"ordered": True}}
+
+    def statements(self, stage):
+        yield "SELECT queue.enqueue('line', %s)", Json({"t": stage.tag("a")})
+        payloads = [Json({"t": stage.tag("b")}), Json({"t": stage.tag("c"), "pad": noise(60000)})]
+        yield "SELECT queue.enqueue_batch('line', %s::jsonb[], keys => ARRAY['x', 'y'])", payloads
+
+    def after(self):
+        return {"line": ["a", "b", "c"]}
+
+
+class InLine(Scene):
+    """What is leased keeps the rest of its key: all leases run out first, then all must come."""
+    queues = {"line": {"ordered": True}}
+    messages = ("a", "b", "c")
+
+    def cleanup(self, stage, strict=True):
+        stage.let_worker_go()
+        stage.advance("1 min")
+        stage.until("the leases to run out", lambda: not stage.helper("SELECT 1 FROM queue.leases WHERE queue = 'line'"))
+        super().cleanup(stage, strict)
+
+
+class DequeueInLine(InLine):
+    name = "dequeue, ordered"
+
+    def statements(self, stage):
+        yield "SELECT * FROM queue.dequeue('line', 2)",
+
+
+class DequeueInLineAlone(DequeueInLine):
+    name = "dequeue, ordered, without a transaction"
+
+    def play(self, stage):
+        stage.subject("SELECT * FROM queue.dequeue('line', 10, options => '{\"attempt_id\": \"one\"}')")
+
+
+class DequeueComesBack(DequeueInLine):
+    """The first of the key is a copy, the others were passed over."""
+    name = "dequeue, ordered, what came back"
+
+    def prepare(self, stage):
+        stage.enqueue("line", *self.messages)
+        stage.helper("SELECT queue.nack(receipt) FROM queue.dequeue('line')")
+        stage.helper("SELECT queue.nack(receipt) FROM queue.dequeue('line')")
+
+
+class DequeueForgottenLine(DequeueComesBack):
+    name = "dequeue, ordered, queue unknown"
+    fresh = True
+
+    def prepare(self, stage):
+        stage.renew_subject()
+        super().prepare(stage)
+        stage.forget("line")
+
+
+class NackInLine(Scene):
+    name = "nack, ordered"
+    queues = {"line": {"ordered": True}}
+    messages = ("a", "b", "c")
+    leased = True
+
+    def statements(self, stage):
+        yield "SELECT queue.nack(%s)", self.receipts[1]
+        yield "SELECT * FROM queue.try_ack(%s::uuid[])", [self.receipts[2]]
+        yield "SELECT queue.ack(%s)", self.receipts[0]
+
+    def after(self):
+        return {"line": ["b"]}
+
+
+class Blocks(Scene):
+    name = "reject and unblock"
+    queues = {"line": {"ordered": True, "on_dead": "block"}}
+    messages = ("a", "b")
+    leased = True
+
+    def statements(self, stage):
+        yield "SELECT queue.reject(%s)", self.receipts[0]
+        yield "SELECT * FROM queue.blocked_keys('line')",
+        yield "SELECT queue.unblock('line', NULL)",
+
+    def after(self):
+        return {"line": ["b"]}
+
+
 SESSIONS = [
     Enqueue, EnqueueFresh, EnqueueForgotten, EnqueueOptions, EnqueueBatch, EnqueueBytes, EnqueueToast, Insert, Copy, Restore,
     RollOver, Dequeue, DequeueFresh, DequeueForgotten, DequeueAlone, DequeueToast, DequeueSegments, DequeueEmpty,
@@ -1026,6 +1117,7 @@ SESSIONS = [
     Ack, AckFresh, AckBatch, TryAck, AckToast, Nack, NackToast, NackBatch, NackDead, Reject, RejectAgain,
     Release, Extend, ExtendLate, Cancel, Delete, Purge, PurgeLeased, PurgeToast, Peek, Watch,
     Savepoints, Caught, Prepared, PreparedBack, Sundry,
+    EnqueueInLine, DequeueInLine, DequeueInLineAlone, DequeueComesBack, DequeueForgottenLine, NackInLine, Blocks,
     Create, CreateUsed, CreateCaught, Drop, DropEmpty, Alter, Resume, Commands, Refused, Many, Database, DropDatabase, DropExtension]
 
 
