@@ -254,7 +254,7 @@ hand_over(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, Queu
 	slot->moving = true;
 	slot->next = next;
 	queue_slot_link(slot, claim->visit.hold);
-	if (slot->is_copy)
+	if (claim->ordered)
 		queue_order_hang(&claim->order, queue_order_hash(tuple, RelationGetDescr(claim->visit.rel)), slot);
 	queue_slot_unlock(slot, queue_slot_next_word(old, QUEUE_SLOT_COOLING,
 												 QUEUE_SLOT_GONE | QUEUE_SLOT_RELEASED));
@@ -274,15 +274,17 @@ hand_over_survivor(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *h
 	hand_over(claim, tuple, head, next);
 }
 
-/* Whether the worker may store elsewhere what nobody holds. What is in line stays there. */
+/*
+ * Whether the worker may store elsewhere what nobody holds. Of an ordered queue
+ * only copies: what is in line stays there, and what waits for its time would be
+ * in line with an id that is too low for its place.
+ */
 static bool
 may_move(QueueClaim *claim, const QueueMessageHead *head)
 {
-	bool		waits = head->visible_at > claim->visit.wall;
-
 	if (claim->ordered && !head->is_copy)
-		return waits;
-	return claim->ready_too || waits;
+		return false;
+	return claim->ready_too || head->visible_at > claim->visit.wall;
 }
 
 /* Bytes that a tuple adds to the result, as the receiver counts them. */
@@ -327,7 +329,8 @@ take(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, uint64 ha
 
 /*
  * A message of an ordered queue that waited for its time has no place in line.
- * It is taken if nothing of its key is known, else the worker puts it at the end.
+ * It is taken if nothing of its key is known, else it becomes a copy, which comes
+ * when its key is free, before what has a higher id.
  */
 static bool
 consider_late(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, uint64 hash)
@@ -428,6 +431,17 @@ consider(QueueClaim *claim, HeapTuple tuple)
 	return take(claim, tuple, &head, hash);
 }
 
+/* A copy that is there, though our snapshot is too old to see it, is before what it sees. */
+static void
+consider_unseen(QueueClaim *claim, HeapTuple tuple)
+{
+	QueueMessageHead head;
+
+	queue_message_head(&head, tuple, RelationGetDescr(claim->visit.rel));
+	if (head.is_copy)
+		queue_order_know_copy(&claim->order, queue_order_hash(tuple, RelationGetDescr(claim->visit.rel)), &head);
+}
+
 /* Somebody who has no slot deletes it. */
 static void
 consider_deleted(QueueClaim *claim, HeapTuple tuple)
@@ -446,6 +460,8 @@ see_tuple(HeapTuple tuple, QueueTupleFate fate, void *arg)
 
 	if (claim->ordered && fate == QUEUE_TUPLE_DELETING && held == QUEUE_HELD_NOT)
 		consider_deleted(claim, tuple);
+	if (claim->ordered && fate == QUEUE_TUPLE_UNSEEN)
+		consider_unseen(claim, tuple);
 	if (!queue_visit_passes(&claim->visit, tuple, fate))
 		return true;
 	if (claim->ordered && claim->order.has_turn &&

@@ -14,6 +14,7 @@
 #include "access/table.h"
 #include "commands/sequence.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/timestamp.h"
 
 #include "enqueue.h"
@@ -27,10 +28,10 @@
 /* Rows a heap_multi_insert() gets at once. */
 #define INSERT_AT_ONCE 1000
 
-int64
-queue_enqueue_next_id(void)
+static void
+give_id(QueueMessage *message, Oid sequence)
 {
-	return nextval_internal(queue_catalog_message_sequence(), false);
+	queue_message_set(message, QUEUE_COLUMN_ID, Int64GetDatum(nextval_internal(sequence, false)));
 }
 
 /* Where messages go that are stored together. */
@@ -49,6 +50,7 @@ typedef struct Store
 	int64		size;			/* of a segment, bytes */
 	TimestampTz wall;
 	const QueueMessage *messages;
+	QueueMessage *fresh;		/* the same, if they get their ids when they are stored */
 	int			count;			/* of messages, and room in these: */
 	QueuePosition *copied_to;	/* for a single message; NULL: nobody asks */
 	bool	   *stored;
@@ -116,15 +118,31 @@ open_place(Store *store, const Place *place, QueueSegment **segment)
 	return rel;
 }
 
+/* The ids of rows follow their places, so they are given under the tail lock. */
+static void
+give_ids(Store *store, int n, Oid sequence)
+{
+	for (int i = 0; i < n; i++)
+	{
+		QueueMessage *message = &store->fresh[store->chosen[i]];
+		bool		isnull;
+
+		give_id(message, sequence);
+		queue_message_set_tuple_id(store->tuples[i],
+								   DatumGetInt64(queue_message_get(message, QUEUE_COLUMN_ID, &isnull)));
+	}
+}
+
 /*
  * Put rows of an ordered queue at its end: what is stored later is behind what
- * was stored before, in this segment or a later one. False: it is not the active
- * one any more.
+ * was stored before, in this segment or a later one, and has a higher id. False:
+ * it is not the active one any more.
  */
 static bool
 append(Store *store, Relation rel, QueueSegment *segment, int n)
 {
 	LWLock	   *lock = queue_segment_tail_lock(queue_state_index(store->def->state));
+	Oid			sequence = queue_catalog_message_sequence();
 	bool		active;
 
 	/* Nothing else is to be waited for under the lock. */
@@ -135,10 +153,14 @@ append(Store *store, Relation rel, QueueSegment *segment, int n)
 		queue_segment_lock_toast(rel);
 		break;
 	}
+	LockRelationOid(sequence, RowExclusiveLock);
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	active = pg_atomic_read_u32(&store->def->state->active) == queue_segment_index(segment);
 	if (active)
+	{
+		give_ids(store, n, sequence);
 		queue_segment_insert(rel, segment, store->tuples, n, true);
+	}
 	LWLockRelease(lock);
 	return active;
 }
@@ -167,6 +189,8 @@ store_place(Store *store, int first)
 		other = place_of(store, &store->messages[i]);
 		if (!same_place(&place, &other))
 			continue;
+		if (store->fresh && !in_order)
+			give_id(&store->fresh[i], queue_catalog_message_sequence());
 		store->tuples[n] = queue_message_form(&store->messages[i], RelationGetDescr(rel));
 		bytes += store->tuples[n]->t_len;
 		store->chosen[n++] = i;
@@ -194,7 +218,7 @@ store_place(Store *store, int first)
 }
 
 static void
-store(QueueDef *def, const QueueMessage *messages, int n, bool again, QueuePosition *copied_to)
+store(QueueDef *def, const QueueMessage *messages, QueueMessage *fresh, int n, bool again, QueuePosition *copied_to)
 {
 	int			room = Min(n, INSERT_AT_ONCE);
 	Store		store = {
@@ -213,6 +237,7 @@ store(QueueDef *def, const QueueMessage *messages, int n, bool again, QueuePosit
 	for (int done = 0; done < n; done += store.count)
 	{
 		store.messages = messages + done;
+		store.fresh = fresh ? fresh + done : NULL;
 		store.count = Min(n - done, room);
 		memset(store.stored, false, store.count);
 		for (int i = 0; i < store.count; i++)
@@ -225,13 +250,17 @@ store(QueueDef *def, const QueueMessage *messages, int n, bool again, QueuePosit
 }
 
 /*
- * Store complete messages, which are new to this queue but perhaps not to others.
- * Neither pause nor limits are looked at. Keeps a RowExclusiveLock on the segments.
+ * Store a message of another queue, which has its id. Neither pause nor limits are
+ * looked at. Keeps a RowExclusiveLock on the segment.
  */
 void
-queue_enqueue_store(QueueDef *def, const QueueMessage *messages, int n)
+queue_enqueue_store(QueueDef *def, QueueMessage *message)
 {
-	store(def, messages, n, false, NULL);
+	/* At the end of an ordered queue its id would be too low. */
+	if (def->options.ordered)
+		queue_enqueue_again(def, message);
+	else
+		store(def, message, NULL, 1, false, NULL);
 }
 
 /*
@@ -248,14 +277,16 @@ queue_enqueue_again(QueueDef *def, QueueMessage *message)
 	queue_message_get(message, QUEUE_COLUMN_FAILURES, &isnull);
 	if (isnull && def->options.ordered)
 		queue_message_set(message, QUEUE_COLUMN_FAILURES, Int32GetDatum(0));
-	store(def, message, 1, true, &copied_to);
+	store(def, message, NULL, 1, true, &copied_to);
 	return copied_to;
 }
 
-/* Store new messages, to which ids were given. */
+/* Store new messages, which get their ids. */
 void
 queue_enqueue(QueueDef *def, QueueMessage *messages, int n)
 {
+	Oid			sequence;
+
 	if (def->paused_enqueue)
 		ereport(ERROR,
 				(errcode(ERRCODE_QUEUE_PAUSED),
@@ -268,5 +299,15 @@ queue_enqueue(QueueDef *def, QueueMessage *messages, int n)
 			queue_message_check_key(&messages[i]);
 	}
 	queue_pending_enqueued(def->state, n);
-	queue_enqueue_store(def, messages, n);
+	if (def->options.ordered)
+	{
+		for (int i = 0; i < n; i++)
+			queue_message_set(&messages[i], QUEUE_COLUMN_ID, Int64GetDatum(0));
+		store(def, messages, messages, n, false, NULL);
+		return;
+	}
+	sequence = queue_catalog_message_sequence();
+	for (int i = 0; i < n; i++)
+		give_id(&messages[i], sequence);
+	store(def, messages, NULL, n, false, NULL);
 }

@@ -10,8 +10,7 @@
 #include "message.h"
 
 extern void queue_enqueue(QueueDef *def, QueueMessage *messages, int n);
-extern void queue_enqueue_store(QueueDef *def, const QueueMessage *messages, int n);
+extern void queue_enqueue_store(QueueDef *def, QueueMessage *message);
 extern QueuePosition queue_enqueue_again(QueueDef *def, QueueMessage *message);
-extern int64 queue_enqueue_next_id(void);
 
 #endif							/* QUEUE_ENQUEUE_H */

@@ -145,23 +145,6 @@ store_retry(QueueMessage *message, QueueSlot *slot, QueueDef *def, TimestampTz n
 	slot->copied_to = queue_enqueue_again(def, message);
 }
 
-/* In an ordered queue what is not a copy waited for its time, or does so yet. */
-static void
-store_elsewhere(QueueMessage *message, QueueSlot *slot, QueueDef *def)
-{
-	bool		isnull;
-	Datum		visible_at = queue_message_get(message, QUEUE_COLUMN_VISIBLE_AT, &isnull);
-
-	if (!def->options.ordered || slot->is_copy)
-	{
-		slot->copied_to = queue_enqueue_again(def, message);
-		return;
-	}
-	if (!isnull && DatumGetTimestampTz(visible_at) <= queue_clock_wall())
-		queue_message_clear(message, QUEUE_COLUMN_VISIBLE_AT);
-	queue_enqueue_store(def, message, 1);
-}
-
 /*
  * To the dead-letter queue, past its pause and limits. What the message had of
  * its own life begins anew: failures, attempts, and time to live, which is that
@@ -193,7 +176,7 @@ store_dead(QueueMessage *message, QueueDef *def, QueueSlot *slot, const char *re
 	queue_message_clear(message, QUEUE_COLUMN_LAST_FAILED_AT);
 	queue_message_clear(message, QUEUE_COLUMN_FAILURES);
 	queue_message_clear(message, QUEUE_COLUMN_MAX_ATTEMPTS);
-	queue_enqueue_store(target, message, 1);
+	queue_enqueue_store(target, message);
 }
 
 /* What is behind it waits until somebody has looked at what it is. */
@@ -243,7 +226,7 @@ queue_failure_write(QueueSettling *settling, const QueueFailure *failure)
 		return QUEUE_FATE_DEAD;
 	}
 	if (failure->moves)
-		store_elsewhere(&message, settling->slot, settling->def);
+		settling->slot->copied_to = queue_enqueue_again(settling->def, &message);
 	else
 		store_retry(&message, settling->slot, settling->def, failure->next);
 	return QUEUE_FATE_RETRY;

@@ -60,6 +60,13 @@ queue_message_form(const QueueMessage *message, TupleDesc desc)
 						   (bool *) message->nulls);
 }
 
+/* Give a tuple that was formed another id: it is the first column, and never null. */
+void
+queue_message_set_tuple_id(HeapTuple tuple, int64 id)
+{
+	memcpy((char *) tuple->t_data + tuple->t_data->t_hoff, &id, sizeof(id));
+}
+
 /* The values point into the tuple. */
 void
 queue_message_deform(QueueMessage *message, HeapTuple tuple, TupleDesc desc)

@@ -59,6 +59,7 @@ extern void queue_message_init(QueueMessage *message);
 extern void queue_message_set(QueueMessage *message, QueueColumn column, Datum value);
 extern void queue_message_clear(QueueMessage *message, QueueColumn column);
 extern Datum queue_message_get(const QueueMessage *message, QueueColumn column, bool *isnull);
+extern void queue_message_set_tuple_id(HeapTuple tuple, int64 id);
 extern HeapTuple queue_message_form(const QueueMessage *message, TupleDesc desc);
 extern void queue_message_deform(QueueMessage *message, HeapTuple tuple, TupleDesc desc);
 extern void queue_message_detoast(QueueMessage *message);

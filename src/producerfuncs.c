@@ -130,13 +130,13 @@ set_headers(QueueMessage *message, Datum headers)
 	queue_message_set(message, QUEUE_COLUMN_HEADERS, headers);
 }
 
-static int64
-give_id(QueueMessage *message)
+/* It has one since it was stored. */
+static Datum
+id_of(const QueueMessage *message)
 {
-	int64		id = queue_enqueue_next_id();
+	bool		isnull;
 
-	queue_message_set(message, QUEUE_COLUMN_ID, Int64GetDatum(id));
-	return id;
+	return queue_message_get(message, QUEUE_COLUMN_ID, &isnull);
 }
 
 /* ---- one message ---- */
@@ -155,7 +155,6 @@ enqueue_one(FunctionCallInfo fcinfo, const char *function, QueueColumn content, 
 	Common		common;
 	QueueMessage message;
 	TimestampTz deliver_at = 0;
-	int64		id;
 
 	queue_error_need_write(function);
 	if (PG_ARGISNULL(ARG_QUEUE))
@@ -177,10 +176,9 @@ enqueue_one(FunctionCallInfo fcinfo, const char *function, QueueColumn content, 
 		queue_message_set(&message, QUEUE_COLUMN_KEY, PG_GETARG_DATUM(ARG_KEY));
 	if (!PG_ARGISNULL(ARG_HEADERS))
 		set_headers(&message, PG_GETARG_DATUM(ARG_HEADERS));
-	id = give_id(&message);
 	queue_message_detoast(&message);
 	queue_enqueue(def, &message, 1);
-	return id;
+	return DatumGetInt64(id_of(&message));
 }
 
 PG_FUNCTION_INFO_V1(queue_enqueue_json);
@@ -315,10 +313,11 @@ enqueue_many(FunctionCallInfo fcinfo, const char *function, QueueColumn content,
 			queue_message_set(&messages[i], QUEUE_COLUMN_KEY, keys.values[i]);
 		if (has_headers && !headers.nulls[i])
 			set_headers(&messages[i], headers.values[i]);
-		ids[i] = Int64GetDatum(give_id(&messages[i]));
 	}
 	if (contents.count > 0)
 		queue_enqueue(def, messages, contents.count);
+	for (int i = 0; i < contents.count; i++)
+		ids[i] = id_of(&messages[i]);
 	return construct_array(ids, contents.count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
 }
 
@@ -470,7 +469,6 @@ queue_view_insert(PG_FUNCTION_ARGS)
 	refuse_given(trigger, "dedup_key");
 	refuse_given(trigger, "unique_key");
 	fill_from_row(trigger, def, &message);
-	give_id(&message);
 	queue_enqueue(def, &message, 1);
 	return PointerGetDatum(returned_row(trigger, &message));
 }

@@ -243,7 +243,9 @@ walk_span(Turn *turn, const QueueKeyFacts *facts, const QueueSpan *span, QueueLa
 			reached = next;
 			look_at_page(turn, page, QUEUE_TIME_NEVER);
 			taken += order->took;
-			end = order->undecided || order->waits || (taken > 0 && (step == NULL || order->took == 0));
+			/* Copies are not in order: one that waits may be before the first. */
+			end = order->undecided || (step && order->waits) ||
+				(taken > 0 && (step == NULL || order->took == 0));
 		}
 		close_segment(turn);
 	}
