@@ -6,7 +6,7 @@
  * message a dead letter, and deleted by queue.unblock(). It is what holds after
  * a restart; in between a flag of the key's entry tells (key.c), which is set
  * before the dead message's slot is gone, and found again from the rows by the
- * next claim whenever a row was changed (QueueState.blocked_unknown).
+ * next claim whenever a row was changed (QueueState.blocked_changes).
  */
 #include "postgres.h"
 

@@ -302,7 +302,11 @@ queue_enqueue(QueueDef *def, QueueMessage *messages, int n)
 	if (def->options.ordered)
 	{
 		for (int i = 0; i < n; i++)
+		{
+			/* Keys are compared as they are stored, and nothing is fetched under the tail lock. */
+			queue_message_detoast(&messages[i]);
 			queue_message_set(&messages[i], QUEUE_COLUMN_ID, Int64GetDatum(0));
+		}
 		store(def, messages, messages, n, false, NULL);
 		return;
 	}

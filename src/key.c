@@ -40,6 +40,13 @@ typedef struct KeyShared
 /* The queue whose turn this backend has; NULL: of none. */
 static QueueState *turn;
 
+/*
+ * The entry that was taken out of the list and is being looked at, or QUEUE_NONE,
+ * and the range of its copies if they are being looked through: for an error.
+ */
+static uint32 looked_at = QUEUE_NONE;
+static QueueSpan rescanned = {PG_UINT64_MAX, 0};
+
 /* Attached at start, the same in every process. */
 static KeyShared *shared;
 static QueueKey *keys;
@@ -372,7 +379,47 @@ queue_key_next_ready(QueueState *state)
 		return NULL;
 	key = queue_key_lock(number);
 	queue_key_not_ready(key);
+	looked_at = number;
 	return key;
+}
+
+/* The key taken out last was looked at to the end. */
+void
+queue_key_looked(void)
+{
+	looked_at = QUEUE_NONE;
+}
+
+/* Its copies, which the entry has forgotten, are being looked through; NULL: they were. */
+void
+queue_key_rescan(const QueueSpan *copies)
+{
+	if (copies)
+		rescanned = *copies;
+	else
+		queue_span_clear(&rescanned);
+}
+
+/* An error has ended the look at a key: it is as if nobody had begun. */
+static void
+put_back_looked_at(void)
+{
+	QueueKey   *key = looked_at == QUEUE_NONE ? NULL : queue_key_lock(looked_at);
+
+	if (key)
+	{
+		if (!queue_span_is_empty(&rescanned))
+		{
+			queue_span_add(&key->copies, rescanned.first);
+			queue_span_add(&key->copies, rescanned.last);
+			key->first_copy = QUEUE_COPY_UNKNOWN;
+			key->one_copy = false;
+		}
+		queue_key_make_ready(key);
+		queue_key_unlock(key);
+	}
+	looked_at = QUEUE_NONE;
+	queue_span_clear(&rescanned);
 }
 
 /* The queue is gone, and its slots with it. */
@@ -447,6 +494,7 @@ queue_key_give_turn(void)
 
 	if (state == NULL)
 		return;
+	put_back_looked_at();
 	turn = NULL;
 	pg_atomic_exchange_u32(&state->turn, 0);
 	ConditionVariableSignal(&state->turns);

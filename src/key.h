@@ -71,6 +71,8 @@ extern QueueKey *queue_key_next_ready(QueueState *state);
 extern void queue_key_forget_queue(QueueState *state);
 extern void queue_key_usage(uint32 *used, uint32 *total);
 
+extern void queue_key_looked(void);
+extern void queue_key_rescan(const QueueSpan *copies);
 extern uint64 queue_key_new_call(void);
 extern void queue_key_take_turn(QueueState *state);
 extern void queue_key_give_turn(void);

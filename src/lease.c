@@ -73,6 +73,12 @@ let_wait(QueueSlot *slot)
 
 	if (pg_atomic_read_u32(&segment->generation) != slot->generation)
 		return;
+	/* What waited for its time has no place in line. */
+	if (segment->timed)
+	{
+		queue_map_lower(segment, ItemPointerGetBlockNumber(&slot->tid), 0);
+		return;
+	}
 	key = queue_key_lock(slot->key - 1);
 	/* What is a copy is among the copies until it is settled. */
 	if (!slot->is_copy)
@@ -155,9 +161,14 @@ queue_lease_settle_key(QueueSlot *slot, QueueSettlement how)
 
 	if (slot->is_copy)
 	{
-		if (key->one_copy)
+		/* The entry may know of another one only, since this one was held. */
+		if (key->one_copy && key->first_copy == slot->message_id)
+		{
 			queue_span_clear(&key->copies);
-		key->first_copy = key->one_copy ? QUEUE_COPY_NONE : QUEUE_COPY_UNKNOWN;
+			key->first_copy = QUEUE_COPY_NONE;
+		}
+		else
+			key->first_copy = QUEUE_COPY_UNKNOWN;
 		key->one_copy = false;
 	}
 	if (slot->copied_to != QUEUE_POSITION_NONE &&
@@ -165,8 +176,8 @@ queue_lease_settle_key(QueueSlot *slot, QueueSettlement how)
 		queue_key_add_copy(key, slot->copied_to, slot->message_id);
 	if (how == QUEUE_SETTLE_DEAD && slot->blocks)
 	{
+		pg_atomic_fetch_add_u32(&queue_states[slot->queue].blocked_changes, 1);
 		key->blocked = true;
-		pg_atomic_fetch_add_u32(&queue_states[slot->queue].blocked_unknown, 1);
 	}
 	queue_key_unlock(key);
 }
@@ -338,6 +349,10 @@ static void
 unsettle_locked(QueueSlot *slot, uint64 word)
 {
 	uint32		gone = word & QUEUE_SLOT_GONE;
+	uint32		key = slot->key;
+	QueueState *state = &queue_states[slot->queue];
+	Oid			database = slot->database;
+	bool		cools;
 
 	word = (QUEUE_SLOT_SEQUENCE(word) << 16) | slot->prior;
 	slot->xid = InvalidFullTransactionId;
@@ -366,10 +381,13 @@ unsettle_locked(QueueSlot *slot, uint64 word)
 				word = (word & ~(uint64) QUEUE_SLOT_LATE) | QUEUE_SLOT_GONE;
 			if (!(word & QUEUE_SLOT_DEAD))
 				queue_lease_lower(slot, slot->next);
-			queue_state_ask(&queue_states[slot->queue], QUEUE_ASK_FAILURES);
+			queue_state_ask(state, QUEUE_ASK_FAILURES);
 			break;
 	}
+	cools = QUEUE_SLOT_STATE(word) == QUEUE_SLOT_COOLING;
 	queue_slot_unlock(slot, word);
+	if (cools && key != 0)
+		key_cools(key - 1, state, database);
 }
 
 /* The settlement of this transaction was rolled back. */

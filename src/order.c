@@ -174,7 +174,7 @@ queue_order_judge(QueueOrder *order, uint64 hash, const QueueMessageHead *head, 
 	if (!may && ours)
 		order->waits = order->only;
 	/* Its time has come, and will not come again: somebody has to see what is before it. */
-	if (!may && (head->is_copy || held == QUEUE_HELD_CLAIMABLE) && !order->only && !queue_slot_holds_key(key))
+	if (!may && (head->is_copy || held == QUEUE_HELD_CLAIMABLE) && !(order->only && ours) && !queue_slot_holds_key(key))
 		queue_key_make_ready(key);
 	queue_key_unlock(key);
 	return may ? QUEUE_ORDER_TAKE : QUEUE_ORDER_WAIT;
@@ -254,7 +254,11 @@ queue_order_undecided(QueueOrder *order, uint64 hash, const QueueMessageHead *he
 		return;
 	}
 	if (head->is_copy)
+	{
 		queue_key_add_copy(key, order->position, head->id);
+		key->first_copy = QUEUE_COPY_UNKNOWN;
+		key->one_copy = false;
+	}
 	let_wait(order, key, head);
 	queue_key_make_ready(key);
 	queue_key_unlock(key);

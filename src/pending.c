@@ -579,8 +579,9 @@ apply_delta(const Delta *delta, QueueTime now)
 	if (delta->restored)
 		pg_atomic_fetch_add_u32(&state->copies_unknown, 1);
 	if (delta->restored || delta->unblocked)
+		pg_atomic_fetch_add_u32(&state->blocked_changes, 1);
+	if (delta->restored || delta->unblocked || (delta->cancelled > 0 && state->ordered))
 	{
-		pg_atomic_fetch_add_u32(&state->blocked_unknown, 1);
 		queue_wakeup_work(state, 1);
 		call_worker |= queue_state_ask(state, QUEUE_ASK_NOTIFY);
 	}
@@ -719,10 +720,17 @@ static void
 before_prepare(void)
 {
 	for (int i = 0; i < delta_count; i++)
+	{
 		if (deltas[i].created || deltas[i].dropped)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("cannot PREPARE a transaction that has created or dropped a queue")));
+		/* Nobody would be told of the change. */
+		if (deltas[i].blocked || deltas[i].unblocked)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot PREPARE a transaction that has blocked or unblocked a key")));
+	}
 }
 
 static void
@@ -738,6 +746,8 @@ at_prepare(void)
 	for (int i = 0; i < delta_count; i++)
 	{
 		queue_state_ask(deltas[i].state, QUEUE_ASK_RECOUNT);
+		if (deltas[i].cancelled > 0 && deltas[i].state->ordered)
+			queue_key_make_all_ready(deltas[i].state);
 		/* Who sleeps takes it upon himself to look again. */
 		queue_wakeup_work(deltas[i].state, 1);
 	}

@@ -60,7 +60,7 @@ free_ring(QueueState *state)
 	state->timed = 0;
 	state->copies = QUEUE_NONE;
 	pg_atomic_write_u32(&state->copies_unknown, 1);
-	pg_atomic_write_u32(&state->blocked_unknown, 1);
+	pg_atomic_fetch_add_u32(&state->blocked_changes, 1);
 }
 
 /*
@@ -502,7 +502,7 @@ queue_ring_due(QueueState *state)
 	QueueTime	due = QUEUE_TIME_NEVER;
 
 	if (state->ordered && (pg_atomic_read_u32(&state->ready_keys) > 0 ||
-						   pg_atomic_read_u32(&state->blocked_unknown) > 0))
+						   pg_atomic_read_u32(&state->blocked_changes) != pg_atomic_read_u32(&state->blocked_known)))
 		return 0;
 	LWLockAcquire(lock, LW_SHARED);
 	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)

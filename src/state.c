@@ -130,7 +130,8 @@ reset(QueueState *state, Oid database, int32 id)
 	pg_atomic_init_u32(&state->turn, 0);
 	pg_atomic_init_u32(&state->ready_keys, 0);
 	pg_atomic_init_u32(&state->copies_unknown, 1);
-	pg_atomic_init_u32(&state->blocked_unknown, 1);
+	pg_atomic_init_u32(&state->blocked_changes, 1);
+	pg_atomic_init_u32(&state->blocked_known, 0);
 	pg_atomic_init_u64(&state->keeper, QUEUE_TIME_NEVER);
 	pg_atomic_init_u64(&state->recheck, 0);
 	pg_atomic_init_u64(&state->recheck_at, 0);

@@ -67,7 +67,8 @@ typedef struct QueueState
 	pg_atomic_uint32 round;		/* counts claims: which lane is first */
 	pg_atomic_uint32 turn;		/* pid of who claims from an ordered queue; 0: nobody */
 	pg_atomic_uint32 ready_keys;	/* in the list below */
-	pg_atomic_uint32 blocked_unknown;	/* not 0: which keys are blocked is to be read (blocked.c) */
+	pg_atomic_uint32 blocked_changes;	/* counts changes of which keys are blocked (blocked.c) */
+	pg_atomic_uint32 blocked_known;	/* the count at which they were read last */
 	pg_atomic_uint32 copies_unknown;	/* not 0: copies were not looked at yet (turn.c) */
 	pg_atomic_uint64 keeper;	/* QueueTime at which some sleeper looks again */
 	pg_atomic_uint64 recheck;	/* QueueTime of the next look at forgotten groups */

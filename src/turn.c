@@ -268,10 +268,12 @@ find_first_copy(Turn *turn, const QueueKeyFacts *facts)
 	/* So that it is not forgotten. */
 	queue_key_make_ready(key);
 	queue_key_unlock(key);
+	queue_key_rescan(&span);
 	order->has_turn = false;
 	walk_span(turn, facts, &span, QUEUE_LANE_COPIES, NULL);
 	order->has_turn = true;
-	if (!goes_on(turn) && (key = queue_key_lock(facts->number)) != NULL)
+	queue_key_rescan(NULL);
+	if ((!goes_on(turn) || order->undecided) && (key = queue_key_lock(facts->number)) != NULL)
 	{
 		/* It was broken off: what was not seen may be first. */
 		queue_span_add(&key->copies, span.first);
@@ -353,6 +355,7 @@ look_at_ready(Turn *turn)
 		queue_order_read(key, &facts);
 		queue_key_unlock(key);
 		look_at_key(turn, &facts);
+		queue_key_looked();
 	}
 }
 
@@ -471,12 +474,16 @@ look_everywhere(Turn *turn)
  * asked for: then it is read again before anything is taken.
  */
 static bool
-know_blocked(Turn *turn, uint32 unknown, const uint64 *hashes, int n)
+know_blocked(Turn *turn, uint32 changes, const uint64 *hashes, int n)
 {
+	if (pg_atomic_read_u32(&turn->state->blocked_changes) != changes)
+		return false;
 	if (!queue_key_set_blocked(turn->state, hashes, n))
 		turn->no_memory = true;
-	return !turn->no_memory &&
-		pg_atomic_compare_exchange_u32(&turn->state->blocked_unknown, &unknown, 0);
+	else
+		pg_atomic_write_u32(&turn->state->blocked_known, changes);
+	/* A death that came meanwhile has set its key's flag after it told of the change. */
+	return !turn->no_memory && pg_atomic_read_u32(&turn->state->blocked_changes) == changes;
 }
 
 /* One round of a claim. False: out of memory of some kind. */
@@ -492,7 +499,8 @@ queue_turn_claim(QueueClaim *claim)
 		claim->order.call = queue_key_new_call();
 	for (;;)
 	{
-		uint32		unknown = pg_atomic_read_u32(&turn.state->blocked_unknown);
+		uint32		changes = pg_atomic_read_u32(&turn.state->blocked_changes);
+		bool		unknown = changes != pg_atomic_read_u32(&turn.state->blocked_known);
 		uint64	   *blocked = NULL;
 		int			n;
 		bool		known = true;
@@ -504,7 +512,7 @@ queue_turn_claim(QueueClaim *claim)
 		turn.locked = InvalidOid;
 		queue_key_take_turn(turn.state);
 		if (unknown)
-			known = know_blocked(&turn, unknown, blocked, n);
+			known = know_blocked(&turn, changes, blocked, n);
 		if (known)
 			look_everywhere(&turn);
 		queue_slot_return_reserved();
