@@ -16,6 +16,7 @@
 #include "access/xact.h"
 #include "catalog/indexing.h"
 #include "catalog/pg_collation.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/timestamp.h"
@@ -96,6 +97,8 @@ queue_blocked_delete(QueueDef *def, text *key)
 {
 	Deletion	deletion = {.key = key};
 
+	/* Two at a time would want the same row; deaths go on beside it. */
+	LockRelationOid(queue_catalog_relation("_blocked_key"), ShareUpdateExclusiveLock);
 	visit_rows(def->id, RowExclusiveLock, delete_row, &deletion);
 	return deletion.deleted;
 }
@@ -131,16 +134,7 @@ note_hash(Relation rel, HeapTuple tuple, void *arg)
 	return false;
 }
 
-static int
-compare_hash(const void *a, const void *b)
-{
-	uint64		x = *(const uint64 *) a;
-	uint64		y = *(const uint64 *) b;
-
-	return x < y ? -1 : x > y;
-}
-
-/* The hashes of a queue's blocked keys, as committed by now, in order; returns how many. */
+/* The hashes of a queue's blocked keys, as committed by now; returns how many. */
 int
 queue_blocked_read(QueueDef *def, uint64 **hashes)
 {
@@ -148,7 +142,6 @@ queue_blocked_read(QueueDef *def, uint64 **hashes)
 
 	found.hashes = palloc(sizeof(uint64) * found.room);
 	visit_rows(def->id, AccessShareLock, note_hash, &found);
-	qsort(found.hashes, found.count, sizeof(uint64), compare_hash);
 	*hashes = found.hashes;
 	return found.count;
 }

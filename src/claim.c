@@ -56,7 +56,7 @@ fill_slot(QueueClaim *claim, QueueSlot *slot, HeapTuple tuple, const QueueMessag
 	slot->key = 0;
 	slot->is_copy = claim->ordered && head->is_copy;
 	slot->copied_to = QUEUE_POSITION_NONE;
-	slot->blocks = false;
+	slot->blocks = slot->blocks_dead = false;
 }
 
 /* How often a message may fail; 0: for ever. */
@@ -96,6 +96,7 @@ fill_lease(QueueClaim *claim, QueueSlot *slot, const QueueMessageHead *head, boo
 	slot->moving = false;
 	slot->retry_delay = queue_options_retry_delay(&def->options, slot->failures + 1);
 	slot->at_limit = dies && slot->failures + 1 >= limit_of(claim, head);
+	slot->blocks_dead = def->options.on_dead == QUEUE_ON_DEAD_BLOCK;
 	slot->owner = GetUserId();
 	slot->pid = MyProcPid;
 	/* The option fits; an application's name is ASCII: cut anywhere. */
@@ -224,6 +225,8 @@ hand_over_expired(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *he
 	QueueState *state = claim->request->def->state;
 	uint64		old;
 	QueueSlot  *slot = get_slot_for_worker(claim, tuple, head, &old);
+	uint32		key;
+	bool		is_copy;
 
 	if (slot == NULL)
 	{
@@ -235,8 +238,12 @@ hand_over_expired(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *he
 		queue_slot_link(slot, claim->visit.hold);
 	if (claim->ordered)
 		queue_order_hang(&claim->order, queue_order_hash(tuple, RelationGetDescr(claim->visit.rel)), slot);
+	key = slot->key;
+	is_copy = slot->is_copy;
 	queue_slot_unlock(slot, queue_slot_next_word(old, QUEUE_SLOT_COOLING, QUEUE_SLOT_GONE |
 												 QUEUE_SLOT_DEAD | QUEUE_SLOT_EXPIRED));
+	if (key != 0)
+		queue_lease_key_cools(key - 1, state, is_copy);
 	if (queue_state_ask(state, QUEUE_ASK_FAILURES))
 		queue_wakeup_worker(MyDatabaseId);
 }
@@ -449,7 +456,22 @@ consider_deleted(QueueClaim *claim, HeapTuple tuple)
 	QueueMessageHead head;
 
 	queue_message_head(&head, tuple, RelationGetDescr(claim->visit.rel));
-	queue_order_undecided(&claim->order, queue_order_hash(tuple, RelationGetDescr(claim->visit.rel)), &head);
+	if (!queue_order_undecided(&claim->order, queue_order_hash(tuple, RelationGetDescr(claim->visit.rel)), &head,
+							   claim->visit.now + queue_recheck_interval * INT64CONST(1000)))
+		queue_visit_due(&claim->visit, 0);
+}
+
+/* In which way a tuple of an ordered queue keeps others back that we see. */
+static void
+see_in_order(QueueClaim *claim, HeapTuple tuple, QueueTupleFate fate, QueueHeldAs held)
+{
+	if (fate == QUEUE_TUPLE_DELETING && held == QUEUE_HELD_NOT)
+		consider_deleted(claim, tuple);
+	else if (fate == QUEUE_TUPLE_UNSEEN)
+		consider_unseen(claim, tuple);
+	if (fate != QUEUE_TUPLE_GONE && claim->order.has_turn &&
+		(held == QUEUE_HELD_LEASED || held == QUEUE_HELD_SETTLING || held == QUEUE_HELD_COOLING))
+		queue_order_see_held(&claim->order, queue_order_hash(tuple, RelationGetDescr(claim->visit.rel)), held);
 }
 
 static bool
@@ -458,15 +480,10 @@ see_tuple(HeapTuple tuple, QueueTupleFate fate, void *arg)
 	QueueClaim *claim = arg;
 	QueueHeldAs held = queue_visit_held(&claim->visit, tuple);
 
-	if (claim->ordered && fate == QUEUE_TUPLE_DELETING && held == QUEUE_HELD_NOT)
-		consider_deleted(claim, tuple);
-	if (claim->ordered && fate == QUEUE_TUPLE_UNSEEN)
-		consider_unseen(claim, tuple);
+	if (claim->ordered)
+		see_in_order(claim, tuple, fate, held);
 	if (!queue_visit_passes(&claim->visit, tuple, fate))
 		return true;
-	if (claim->ordered && claim->order.has_turn &&
-		(held == QUEUE_HELD_LEASED || held == QUEUE_HELD_SETTLING || held == QUEUE_HELD_COOLING))
-		queue_order_see_held(&claim->order, queue_order_hash(tuple, RelationGetDescr(claim->visit.rel)));
 	return held == QUEUE_HELD_NOT || held == QUEUE_HELD_CLAIMABLE ? consider(claim, tuple) : true;
 }
 

@@ -60,6 +60,19 @@ typedef struct QueueClaim
 	int64		bytes;
 } QueueClaim;
 
+/*
+ * Pages that a claim looks at in vain in one lane before it tries another; with
+ * each round that found nothing twice as many, for so many rounds.
+ */
+#define QUEUE_PAGES_IN_VAIN 64
+#define QUEUE_ROUNDS_THAT_DOUBLE 20
+
+static inline int
+queue_claim_patience(const QueueClaim *claim)
+{
+	return QUEUE_PAGES_IN_VAIN << Min(claim->rounds, QUEUE_ROUNDS_THAT_DOUBLE);
+}
+
 extern void queue_claim_visit(QueueClaim *claim, QueueMapHold *hold);
 extern void queue_claim_sweep_page(QueueDef *def, Relation rel, QueueSegment *segment,
 								   BlockNumber page);

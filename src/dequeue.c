@@ -23,13 +23,6 @@
 /* Groups that a dequeue about to return nothing looks at again. */
 #define LOOK_AGAIN_GROUPS 4
 
-/*
- * Pages that a claim looks at in vain in one lane before it tries the other;
- * with each round that found nothing so twice as many, for so many rounds.
- */
-#define PAGES_IN_VAIN 64
-#define ROUNDS_THAT_DOUBLE 20
-
 static void
 no_memory(void)
 {
@@ -149,7 +142,7 @@ claim_round(QueueClaim *claim, BusyPage *busy)
 {
 	QueueState *state = claim->request->def->state;
 	QueueLane	lanes[2] = {QUEUE_LANE_BACKLOG, QUEUE_LANE_TIMED};
-	int			patience = PAGES_IN_VAIN << Min(claim->rounds, ROUNDS_THAT_DOUBLE);
+	int			patience = queue_claim_patience(claim);
 	bool		ok = true;
 
 	claim->rounds++;

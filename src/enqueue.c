@@ -134,16 +134,16 @@ give_ids(Store *store, int n, Oid sequence)
 }
 
 /*
- * Put rows of an ordered queue at its end: what is stored later is behind what
- * was stored before, in this segment or a later one, and has a higher id. False:
- * it is not the active one any more.
+ * Put new rows of an ordered queue at the end of a segment: what is stored later is
+ * behind what was stored before, in this segment or a later one, and has a higher
+ * id. False: the segment takes no more.
  */
 static bool
 append(Store *store, Relation rel, QueueSegment *segment, int n)
 {
 	LWLock	   *lock = queue_segment_tail_lock(queue_state_index(store->def->state));
 	Oid			sequence = queue_catalog_message_sequence();
-	bool		active;
+	bool		taken;
 
 	/* Nothing else is to be waited for under the lock. */
 	for (int i = 0; i < n; i++)
@@ -155,14 +155,14 @@ append(Store *store, Relation rel, QueueSegment *segment, int n)
 	}
 	LockRelationOid(sequence, RowExclusiveLock);
 	LWLockAcquire(lock, LW_EXCLUSIVE);
-	active = pg_atomic_read_u32(&store->def->state->active) == queue_segment_index(segment);
-	if (active)
+	taken = segment->role == QUEUE_SEGMENT_ACTIVE || segment->role == QUEUE_SEGMENT_TIMED;
+	if (taken)
 	{
 		give_ids(store, n, sequence);
 		queue_segment_insert(rel, segment, store->tuples, n, true);
 	}
 	LWLockRelease(lock);
-	return active;
+	return taken;
 }
 
 /* Under the lock of the end no more than about so many bytes are stored at once. */
@@ -174,7 +174,7 @@ store_place(Store *store, int first)
 {
 	Place		place = place_of(store, &store->messages[first]);
 	QueueState *state = store->def->state;
-	bool		in_order = store->def->options.ordered && place.active;
+	bool		in_order = store->def->options.ordered && !place.copies;
 	QueueSegment *segment;
 	Relation	rel = open_place(store, &place, &segment);
 	Size		bytes = 0;
@@ -189,8 +189,6 @@ store_place(Store *store, int first)
 		other = place_of(store, &store->messages[i]);
 		if (!same_place(&place, &other))
 			continue;
-		if (store->fresh && !in_order)
-			give_id(&store->fresh[i], queue_catalog_message_sequence());
 		store->tuples[n] = queue_message_form(&store->messages[i], RelationGetDescr(rel));
 		bytes += store->tuples[n]->t_len;
 		store->chosen[n++] = i;

@@ -224,7 +224,10 @@ queue_key_unlock(QueueKey *key)
 void
 queue_key_let_wait(QueueKey *key, QueuePosition position, int64 id)
 {
-	key->backlog_from = queue_span_is_empty(&key->backlog) ? id : Min(key->backlog_from, id);
+	bool		first = queue_span_is_empty(&key->backlog);
+
+	key->backlog_from = first ? id : Min(key->backlog_from, id);
+	key->backlog_to = first ? id : Max(key->backlog_to, id);
 	queue_span_add(&key->backlog, position);
 }
 
@@ -280,14 +283,16 @@ compare_hash(const void *a, const void *b)
 }
 
 /*
- * These keys of a queue are blocked, given in order, and no others. The caller has
+ * These keys of a queue are blocked, and no others; they get sorted. The caller has
  * the turn. False: there is no room for one.
  */
 bool
-queue_key_set_blocked(QueueState *state, const uint64 *hashes, int n)
+queue_key_set_blocked(QueueState *state, uint64 *hashes, int n)
 {
 	uint32		queue = queue_state_index(state);
 
+	if (n > 0)
+		qsort(hashes, n, sizeof(uint64), compare_hash);
 	for (uint32 i = 0; i < shared->unused_from; i++)
 	{
 		QueueKey   *key = keys[i].queue == queue && keys[i].blocked ? queue_key_lock(i) : NULL;
@@ -295,7 +300,7 @@ queue_key_set_blocked(QueueState *state, const uint64 *hashes, int n)
 		if (key == NULL)
 			continue;
 		if (key->queue == queue && key->blocked &&
-			bsearch(&key->hash, hashes, n, sizeof(uint64), compare_hash) == NULL)
+			(n == 0 || bsearch(&key->hash, hashes, n, sizeof(uint64), compare_hash) == NULL))
 		{
 			key->blocked = false;
 			queue_key_make_ready(key);
@@ -337,6 +342,28 @@ queue_key_make_all_ready(QueueState *state)
 		}
 		queue_key_unlock(key);
 	}
+}
+
+/*
+ * Something of some key will be known then that nobody will tell: have all looked
+ * at, once for all that is asked for until then.
+ */
+void
+queue_key_look_later(QueueState *state, QueueTime when)
+{
+	uint64		never = QUEUE_TIME_NEVER;
+
+	pg_atomic_compare_exchange_u64(&state->look_at, &never, (uint64) when);
+}
+
+void
+queue_key_look_if_late(QueueState *state, QueueTime now)
+{
+	uint64		when = pg_atomic_read_u64(&state->look_at);
+
+	if ((QueueTime) when <= now &&
+		pg_atomic_compare_exchange_u64(&state->look_at, &when, (uint64) QUEUE_TIME_NEVER))
+		queue_key_make_all_ready(state);
 }
 
 /* Take a locked entry out of that list: whoever does has the queue's turn. */

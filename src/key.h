@@ -38,11 +38,13 @@ typedef struct QueueKey
 	bool		ready;			/* in the queue's list, or just taken out to be looked at */
 	QueueSpan	backlog;
 	int64		backlog_from;	/* the id of its first message is no lower */
+	int64		backlog_to;		/* that of the last that was passed over in line, or came back */
 	QueueSpan	copies;
 	int64		first_copy;		/* lowest id of them */
 	bool		one_copy;		/* there is no other */
 	uint64		call;			/* that took last */
 	uint32		taken;			/* by that, so far */
+	int64		cooling;		/* lowest id of those that cooled when it began */
 	uint32		failed_as;		/* the first of those that failed */
 	bool		blocked;		/* by a dead message, until somebody unblocks it */
 	bool		alone;			/* what it took had come back: nothing is taken behind it */
@@ -64,11 +66,13 @@ extern void queue_key_unlock(QueueKey *key);
 extern void queue_key_let_wait(QueueKey *key, QueuePosition position, int64 id);
 extern void queue_key_add_copy(QueueKey *key, QueuePosition position, int64 id);
 extern bool queue_key_make_ready(QueueKey *key);
-extern bool queue_key_set_blocked(QueueState *state, const uint64 *hashes, int n);
+extern bool queue_key_set_blocked(QueueState *state, uint64 *hashes, int n);
 extern void queue_key_make_all_ready(QueueState *state);
 extern void queue_key_not_ready(QueueKey *key);
 extern QueueKey *queue_key_next_ready(QueueState *state);
 extern void queue_key_forget_queue(QueueState *state);
+extern void queue_key_look_later(QueueState *state, QueueTime when);
+extern void queue_key_look_if_late(QueueState *state, QueueTime now);
 extern void queue_key_usage(uint32 *used, uint32 *total);
 
 extern void queue_key_looked(void);

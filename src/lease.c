@@ -182,19 +182,27 @@ queue_lease_settle_key(QueueSlot *slot, QueueSettlement how)
 	queue_key_unlock(key);
 }
 
-/* A slot cools: is anybody to look at its key? */
-static void
-key_cools(uint32 number, QueueState *state, Oid database)
+/*
+ * A slot cools: is anybody to look at its key? What is dead keeps nobody back, so
+ * if it was a copy, the first of them is another one.
+ */
+void
+queue_lease_key_cools(uint32 number, QueueState *state, bool dead_copy)
 {
 	QueueKey   *key = queue_key_lock(number);
 	bool		ready;
 
 	if (key == NULL)
 		return;
+	if (dead_copy && !queue_span_is_empty(&key->copies))
+	{
+		key->first_copy = QUEUE_COPY_UNKNOWN;
+		key->one_copy = false;
+	}
 	ready = queue_key_has_more(key) && !queue_slot_holds_key(key) && queue_key_make_ready(key);
 	queue_key_unlock(key);
 	if (ready)
-		queue_lease_announce(state, database);
+		queue_lease_announce(state, state->database);
 }
 
 /* ---- ends of leases ---- */
@@ -214,6 +222,7 @@ queue_lease_fail(QueueSlot *slot, uint64 word, QueueFailureReason reason)
 	uint32		key = slot->key;
 	uint64		call = slot->call;
 	uint32		taken_as = slot->taken_as;
+	bool		dead_copy = slot->is_copy && slot->at_limit;
 
 	if (key != 0 && is_behind_failure(slot, when))
 	{
@@ -234,7 +243,7 @@ queue_lease_fail(QueueSlot *slot, uint64 word, QueueFailureReason reason)
 	if (key != 0)
 	{
 		queue_lease_void_behind(key - 1, call, taken_as);
-		key_cools(key - 1, state, database);
+		queue_lease_key_cools(key - 1, state, dead_copy);
 	}
 }
 
@@ -297,7 +306,7 @@ queue_lease_release(QueueSlot *slot, uint64 word, QueueTime next)
 	if (key != 0)
 	{
 		queue_lease_void_behind(key - 1, call, taken_as);
-		key_cools(key - 1, state, database);
+		queue_lease_key_cools(key - 1, state, false);
 	}
 }
 
@@ -351,7 +360,6 @@ unsettle_locked(QueueSlot *slot, uint64 word)
 	uint32		gone = word & QUEUE_SLOT_GONE;
 	uint32		key = slot->key;
 	QueueState *state = &queue_states[slot->queue];
-	Oid			database = slot->database;
 	bool		cools;
 
 	word = (QUEUE_SLOT_SEQUENCE(word) << 16) | slot->prior;
@@ -387,7 +395,7 @@ unsettle_locked(QueueSlot *slot, uint64 word)
 	cools = QUEUE_SLOT_STATE(word) == QUEUE_SLOT_COOLING;
 	queue_slot_unlock(slot, word);
 	if (cools && key != 0)
-		key_cools(key - 1, state, database);
+		queue_lease_key_cools(key - 1, state, false);
 }
 
 /* The settlement of this transaction was rolled back. */

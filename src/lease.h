@@ -12,6 +12,7 @@ extern void queue_lease_fail(QueueSlot *slot, uint64 word, QueueFailureReason re
 extern bool queue_lease_expire(QueueSlot *slot, uint64 sequence, QueueTime now);
 extern void queue_lease_announce(QueueState *state, Oid database);
 extern void queue_lease_void_behind(uint32 key, uint64 call, uint32 taken_as);
+extern void queue_lease_key_cools(uint32 key, QueueState *state, bool dead_copy);
 extern void queue_lease_settle_key(QueueSlot *slot, QueueSettlement how);
 extern void queue_lease_release(QueueSlot *slot, uint64 word, QueueTime next);
 extern void queue_lease_taker_aborted(QueueSlot *slot, uint64 sequence, bool counts);

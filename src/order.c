@@ -4,9 +4,9 @@
  *
  * src/README.md, "Order", has what must hold. A key's next message is that with
  * the lowest id of those that cool, the copies, and the first of the backlog,
- * which goes by place. Who holds the queue's turn decides; nobody else takes anything, so
- * between a decision and the slot that follows from it a key can only become
- * freer than it was.
+ * which goes by place. Who holds the queue's turn decides, and nobody else takes
+ * anything; only an extend makes a lease that had run out one that holds again, and
+ * it does not where the key has gone on.
  */
 #include "postgres.h"
 
@@ -135,19 +135,32 @@ may_take_cooling(QueueKey *key, int64 id)
 static bool
 may_take_backlog(QueueOrder *order, QueueKey *key, int64 id)
 {
+	bool		ours = is_ours(order, key);
 	QueuePosition at;
 
 	if (key->passed_in == order->visit ||
 		(!queue_span_is_empty(&key->backlog) && order->position > key->backlog.first))
 		return false;
-	/* It is the first of the backlog. */
-	if (first_copy(key) < id || first_cooling(key, &at) < id)
+	/* It is the first of the backlog. While the key is ours nothing of it begins to cool. */
+	if (first_copy(key) < id || (ours ? key->cooling : first_cooling(key, &at)) < id)
 	{
 		queue_key_let_wait(key, order->position, id);
 		key->backlog_from = id;
 		return false;
 	}
-	return is_ours(order, key) || !queue_slot_holds_key(key);
+	return ours || !queue_slot_holds_key(key);
+}
+
+/*
+ * Whether a message of the backlog may have been passed over by nobody, on a page
+ * that we have not come to in line: then others of the key may be before it that
+ * nobody has looked at.
+ */
+static bool
+is_out_of_line(QueueOrder *order, const QueueKey *key, const QueueMessageHead *head)
+{
+	return !order->in_line && !head->is_copy &&
+		(queue_span_is_empty(&key->backlog) || head->id > key->backlog_to);
 }
 
 /*
@@ -162,7 +175,12 @@ queue_order_judge(QueueOrder *order, uint64 hash, const QueueMessageHead *head, 
 	bool		may;
 
 	if (key == NULL)
-		return ours ? QUEUE_ORDER_TAKE : QUEUE_ORDER_DUE;
+		return order->in_line ? QUEUE_ORDER_TAKE : QUEUE_ORDER_DUE;
+	if (held == QUEUE_HELD_NOT && is_out_of_line(order, key, head))
+	{
+		queue_key_unlock(key);
+		return QUEUE_ORDER_DUE;
+	}
 	if (held == QUEUE_HELD_CLAIMABLE)
 		may = ours && may_take_cooling(key, head->id);
 	else if (head->is_copy)
@@ -171,7 +189,7 @@ queue_order_judge(QueueOrder *order, uint64 hash, const QueueMessageHead *head, 
 		may = ours && may_take_backlog(order, key, head->id);
 	if (!may && held != QUEUE_HELD_CLAIMABLE)
 		let_wait(order, key, head);
-	if (!may && ours)
+	if (!may && ours && held == QUEUE_HELD_NOT)
 		order->waits = order->only;
 	/* Its time has come, and will not come again: somebody has to see what is before it. */
 	if (!may && (head->is_copy || held == QUEUE_HELD_CLAIMABLE) && !(order->only && ours) && !queue_slot_holds_key(key))
@@ -239,19 +257,24 @@ queue_order_know_copy(QueueOrder *order, uint64 hash, const QueueMessageHead *he
 
 /*
  * A message that somebody unknown deletes is neither there nor gone: those
- * behind it wait, and the key is looked at again by whoever comes next.
+ * behind it wait, and the key is looked at again at the given time. False: nobody
+ * knows of it, and the page must be looked at again.
  */
-void
-queue_order_undecided(QueueOrder *order, uint64 hash, const QueueMessageHead *head)
+bool
+queue_order_undecided(QueueOrder *order, uint64 hash, const QueueMessageHead *head, QueueTime again)
 {
-	QueueKey   *key = queue_key_get(order->state, hash);
+	QueueKey   *key;
 
 	if (order->only && order->hash == hash)
 		order->undecided = true;
+	queue_key_look_later(order->state, again);
+	if (!order->in_line && !head->is_copy)
+		return false;
+	key = queue_key_get(order->state, hash);
 	if (key == NULL)
 	{
 		order->lacks_keys = true;
-		return;
+		return false;
 	}
 	if (head->is_copy)
 	{
@@ -260,8 +283,8 @@ queue_order_undecided(QueueOrder *order, uint64 hash, const QueueMessageHead *he
 		key->one_copy = false;
 	}
 	let_wait(order, key, head);
-	queue_key_make_ready(key);
 	queue_key_unlock(key);
+	return true;
 }
 
 /*
@@ -269,14 +292,15 @@ queue_order_undecided(QueueOrder *order, uint64 hash, const QueueMessageHead *he
  * back since, those behind it are not taken in this visit.
  */
 void
-queue_order_see_held(QueueOrder *order, uint64 hash)
+queue_order_see_held(QueueOrder *order, uint64 hash, QueueHeldAs held)
 {
 	QueueKey   *key = queue_key_find(order->state, hash);
 
 	if (key == NULL)
 		return;
 	key->passed_in = order->visit;
-	if (order->only && order->hash == hash)
+	/* What cools is looked for elsewhere. */
+	if (order->only && order->hash == hash && held != QUEUE_HELD_COOLING)
 		order->waits = true;
 	queue_key_unlock(key);
 }
@@ -289,6 +313,7 @@ bool
 queue_order_take(QueueOrder *order, uint64 hash, QueueSlot *slot)
 {
 	QueueKey   *key = queue_key_get(order->state, hash);
+	QueuePosition at;
 
 	if (key == NULL)
 	{
@@ -297,6 +322,7 @@ queue_order_take(QueueOrder *order, uint64 hash, QueueSlot *slot)
 	}
 	if (key->call != order->call)
 	{
+		key->cooling = first_cooling(key, &at);
 		key->call = order->call;
 		key->taken = 0;
 		key->failed_as = PG_UINT32_MAX;

@@ -59,9 +59,10 @@ extern QueueOrderVerdict queue_order_judge(QueueOrder *order, uint64 hash, const
 extern QueueOrderVerdict queue_order_pass(QueueOrder *order, uint64 hash, const QueueMessageHead *head);
 extern void queue_order_learn(QueueOrder *order, uint64 hash, const QueueMessageHead *head);
 extern bool queue_order_know_copy(QueueOrder *order, uint64 hash, const QueueMessageHead *head);
-extern void queue_order_undecided(QueueOrder *order, uint64 hash, const QueueMessageHead *head);
+extern bool queue_order_undecided(QueueOrder *order, uint64 hash, const QueueMessageHead *head,
+								  QueueTime again);
 extern bool queue_order_is_free(QueueOrder *order, uint64 hash);
-extern void queue_order_see_held(QueueOrder *order, uint64 hash);
+extern void queue_order_see_held(QueueOrder *order, uint64 hash, QueueHeldAs held);
 extern bool queue_order_take(QueueOrder *order, uint64 hash, QueueSlot *slot);
 extern void queue_order_hang(QueueOrder *order, uint64 hash, QueueSlot *slot);
 

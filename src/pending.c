@@ -453,7 +453,11 @@ wake_for_undeleted(int nest)
 {
 	for (int i = delta_count - 1; i >= 0 && deltas[i].nest >= nest; i--)
 		if (deltas[i].cancelled > 0 && queue_state_is(deltas[i].state, deltas[i].id))
+		{
+			if (deltas[i].state->ordered)
+				queue_key_make_all_ready(deltas[i].state);
 			queue_wakeup_work(deltas[i].state, deltas[i].cancelled);
+		}
 }
 
 /* Numbers of retired slots on their way back into the ring, a batch at a time. */

@@ -499,11 +499,12 @@ QueueTime
 queue_ring_due(QueueState *state)
 {
 	LWLock	   *lock = queue_state_ring_lock(state);
-	QueueTime	due = QUEUE_TIME_NEVER;
+	QueueTime	due;
 
 	if (state->ordered && (pg_atomic_read_u32(&state->ready_keys) > 0 ||
 						   pg_atomic_read_u32(&state->blocked_changes) != pg_atomic_read_u32(&state->blocked_known)))
 		return 0;
+	due = (QueueTime) pg_atomic_read_u64(&state->look_at);
 	LWLockAcquire(lock, LW_SHARED);
 	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)
 	{
@@ -624,6 +625,17 @@ most_pages(void)
 	return QUEUE_MAP_MAX_PAGES - Min(MaxBackends * PAGES_AT_ONCE, QUEUE_MAP_MAX_PAGES / 2);
 }
 
+QUEUE_NORETURN static void
+is_full(QueueSegment *segment, uint32 most)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_QUEUE_FULL),
+			 errmsg("queue is full"),
+			 errdetail("Its active segment has %u pages, the limit is %u.",
+					   pg_atomic_read_u32(&segment->pages), most),
+			 errhint("The worker makes new segments; queue.health() tells why it does not.")));
+}
+
 /*
  * Open the segment that takes inserts, with a lock that the caller keeps until
  * its transaction ends. Rolls over when it has reached "size" bytes. *lacking
@@ -659,12 +671,7 @@ queue_ring_open_active(QueueState *state, int64 size, QueueSegment **segment, bo
 			continue;
 		}
 		if (pg_atomic_read_u32(&active->pages) > most)
-			ereport(ERROR,
-					(errcode(ERRCODE_QUEUE_FULL),
-					 errmsg("queue is full"),
-					 errdetail("Its active segment has %u pages, the limit is %u.",
-							   pg_atomic_read_u32(&active->pages), most),
-					 errhint("The worker makes new segments; queue.health() tells why it does not.")));
+			is_full(active, most);
 		rel = try_relation_open(active->relid, RowExclusiveLock);
 		if (rel == NULL)
 			continue;
@@ -705,7 +712,9 @@ Relation
 queue_ring_open_copies(QueueState *state, int64 size, QueueSegment **segment, bool *lacking)
 {
 	LWLock	   *lock = queue_state_ring_lock(state);
+	uint32		most = most_pages();
 
+	size = Min(size, (most - QUEUE_SEGMENT_AHEAD) * BLCKSZ);
 	for (int tries = 0; tries < 1000; tries++)
 	{
 		QueueSegment *chosen;
@@ -718,6 +727,8 @@ queue_ring_open_copies(QueueState *state, int64 size, QueueSegment **segment, bo
 		*lacking |= state->reserves == 0;
 		if (chosen == NULL)
 			break;
+		if (pg_atomic_read_u32(&chosen->pages) > most)
+			is_full(chosen, most);
 		rel = try_relation_open(chosen->relid, RowExclusiveLock);
 		if (rel == NULL)
 			continue;

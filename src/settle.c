@@ -263,7 +263,8 @@ queue_settle_release(const pg_uuid_t *receipt, int64 delay)
 
 /*
  * New deadline: now + lease, not beyond what the queue allows from the dequeue
- * on. A late one takes its failure back, which nobody has written yet.
+ * on. A late one takes its failure back, which nobody has written yet; of an
+ * ordered queue it is lost if somebody has another message of its key by now.
  */
 QueueSettleStatus
 queue_settle_extend(const pg_uuid_t *receipt, int64 lease, TimestampTz *deadline)
@@ -272,15 +273,25 @@ queue_settle_extend(const pg_uuid_t *receipt, int64 lease, TimestampTz *deadline
 	QueueDef   *def;
 	QueueSettleStatus status = lock_holder(receipt, &facts, &def);
 	QueueSlot  *slot = facts.slot;
+	uint64		leased;
+	bool		late;
 
 	if (status != QUEUE_STATUS_OK)
 		return status;
-	if (QUEUE_SLOT_STATE(facts.word) == QUEUE_SLOT_COOLING)
-		queue_count(def->state, QUEUE_COUNT_FAILED, -1);
+	late = QUEUE_SLOT_STATE(facts.word) == QUEUE_SLOT_COOLING;
 	slot->deadline = Min(queue_clock_now() + (lease ? lease : def->options.lease_timeout), slot->cap);
 	*deadline = queue_clock_to_wall(slot->deadline);
 	/* Raising its due is the next visitor's business; lowering is ours. */
 	queue_lease_lower(slot, slot->deadline);
-	queue_slot_unlock(slot, queue_slot_word(facts.word, QUEUE_SLOT_LEASED, 0));
+	leased = queue_slot_word(facts.word, QUEUE_SLOT_LEASED, 0);
+	if (!late || slot->key == 0)
+		queue_slot_unlock(slot, leased);
+	else if (!queue_slot_hold_again(slot, leased))
+	{
+		queue_slot_unlock(slot, facts.word);
+		return QUEUE_STATUS_LOST;
+	}
+	if (late)
+		queue_count(def->state, QUEUE_COUNT_FAILED, -1);
 	return status;
 }

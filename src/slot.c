@@ -292,6 +292,27 @@ queue_slot_link_key(QueueSlot *slot, QueueKey *key)
 	key->slots = number;
 }
 
+/* Whether nobody may have another message of the slot's key. */
+static bool
+holds_key(const QueueSlot *slot)
+{
+	uint64		word = pg_atomic_read_u64((pg_atomic_uint64 *) &slot->word);
+
+	switch (QUEUE_SLOT_STATE(word))
+	{
+		case QUEUE_SLOT_LEASED:
+		case QUEUE_SLOT_SETTLING:
+			return true;
+		case QUEUE_SLOT_COOLING:
+			/* Until the worker has written that it blocks the key. */
+			return slot->blocks_dead && (word & QUEUE_SLOT_DEAD) && !(word & QUEUE_SLOT_EXPIRED);
+		case QUEUE_SLOT_FREE:
+			/* It hangs on the key, so it is just being taken. */
+			return true;
+	}
+	return false;
+}
+
 /* Whether a locked key is blocked, or a message of it is leased, or its settlement not decided. */
 bool
 queue_slot_holds_key(const QueueKey *key)
@@ -299,13 +320,25 @@ queue_slot_holds_key(const QueueKey *key)
 	if (key->blocked)
 		return true;
 	for (uint32 link = key->slots; link != 0; link = queue_slot(link - 1)->next_of_key)
-	{
-		QueueSlotState state = QUEUE_SLOT_STATE(pg_atomic_read_u64(&queue_slot(link - 1)->word));
-
-		if (state == QUEUE_SLOT_LEASED || state == QUEUE_SLOT_SETTLING)
+		if (holds_key(queue_slot(link - 1)))
 			return true;
-	}
 	return false;
+}
+
+/*
+ * A message whose lease has run out is leased again: publish that for its locked
+ * slot, unless the key has gone on to others. Returns whether it did.
+ */
+bool
+queue_slot_hold_again(QueueSlot *slot, uint64 word)
+{
+	QueueKey   *key = queue_key_lock(slot->key - 1);
+	bool		free = !queue_slot_holds_key(key);
+
+	if (free)
+		queue_slot_unlock(slot, word);
+	queue_key_unlock(key);
+	return free;
 }
 
 /*

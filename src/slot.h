@@ -115,6 +115,7 @@ typedef struct QueueSlot
 	char		consumer[QUEUE_CONSUMER_LENGTH];
 	bool		is_copy;		/* the row is one, of an ordered queue */
 	bool		blocks;			/* settling: it dies, and its key is blocked */
+	bool		blocks_dead;	/* cooling and DEAD, it is going to */
 } QueueSlot;
 
 extern const QueueShmemPart queue_slot_shmem;
@@ -143,6 +144,7 @@ extern void queue_slot_forget_segment(uint32 segment, uint32 generation);
 extern void queue_slot_unlink(QueueSlot *slot);
 extern void queue_slot_link_key(QueueSlot *slot, QueueKey *key);
 extern bool queue_slot_holds_key(const QueueKey *key);
+extern bool queue_slot_hold_again(QueueSlot *slot, uint64 word);
 extern uint32 queue_slot_taken_behind(uint32 key, uint64 call, uint32 taken_as,
 									  uint32 *slots, uint64 *sequences, uint32 room);
 extern bool queue_slot_retire(QueueSlot *slot, uint64 word, uint32 flags);

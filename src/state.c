@@ -129,6 +129,7 @@ reset(QueueState *state, Oid database, int32 id)
 	pg_atomic_init_u32(&state->round, 0);
 	pg_atomic_init_u32(&state->turn, 0);
 	pg_atomic_init_u32(&state->ready_keys, 0);
+	pg_atomic_init_u64(&state->look_at, QUEUE_TIME_NEVER);
 	pg_atomic_init_u32(&state->copies_unknown, 1);
 	pg_atomic_init_u32(&state->blocked_changes, 1);
 	pg_atomic_init_u32(&state->blocked_known, 0);

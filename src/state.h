@@ -69,6 +69,7 @@ typedef struct QueueState
 	pg_atomic_uint32 ready_keys;	/* in the list below */
 	pg_atomic_uint32 blocked_changes;	/* counts changes of which keys are blocked (blocked.c) */
 	pg_atomic_uint32 blocked_known;	/* the count at which they were read last */
+	pg_atomic_uint64 look_at;	/* QueueTime at which all keys are looked at */
 	pg_atomic_uint32 copies_unknown;	/* not 0: copies were not looked at yet (turn.c) */
 	pg_atomic_uint64 keeper;	/* QueueTime at which some sleeper looks again */
 	pg_atomic_uint64 recheck;	/* QueueTime of the next look at forgotten groups */

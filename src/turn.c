@@ -23,10 +23,6 @@
 #include "ring.h"
 #include "turn.h"
 
-/* Pages, and keys, that are looked at in vain before something else is tried. */
-#define PAGES_IN_VAIN 64
-#define ROUNDS_THAT_DOUBLE 20
-
 typedef enum Part
 {
 	PART_COPIES,
@@ -152,7 +148,7 @@ look_at_due(Turn *turn, QueueLane lane)
 
 /* ---- keys that are ready ---- */
 
-/* Look at the key's entry again, which the walk has made ready; false: it is gone. */
+/* Look at the key's entry again, ready or not; false: it is gone. */
 static bool
 read_again(Turn *turn, uint32 number, QueueKeyFacts *facts)
 {
@@ -335,7 +331,7 @@ look_at_key(Turn *turn, QueueKeyFacts *facts)
 			!read_again(turn, facts->number, facts))
 			break;
 	}
-	if (turn->claim->claimed_count == had && !facts->held && (!goes_on(turn) || order->undecided))
+	if (turn->claim->claimed_count == had && !facts->held && !goes_on(turn))
 		make_ready(facts->number);
 	order->only = false;
 }
@@ -426,7 +422,6 @@ know_copies(Turn *turn)
 static void
 look_at_part(Turn *turn, Part part)
 {
-	turn->claim->pages_left = turn->claim->patience;
 	switch (part)
 	{
 		case PART_COPIES:
@@ -454,13 +449,14 @@ look_everywhere(Turn *turn)
 	QueueClaim *claim = turn->claim;
 	uint32		first = pg_atomic_fetch_add_u32(&turn->state->round, 1);
 
-	claim->patience = PAGES_IN_VAIN << Min(claim->rounds, ROUNDS_THAT_DOUBLE);
+	claim->patience = queue_claim_patience(claim);
 	claim->rounds++;
 	claim->tired = false;
 	claim->visit.now = queue_clock_now();
 	claim->visit.wall = queue_clock_wall();
 	if (pg_atomic_read_u32(&turn->state->copies_unknown) != 0 && !know_copies(turn))
 		return;
+	queue_key_look_if_late(turn->state, claim->visit.now);
 	for (uint32 i = 0; i < PARTS; i++)
 	{
 		turn->claim->pages_left = claim->patience;
@@ -474,7 +470,7 @@ look_everywhere(Turn *turn)
  * asked for: then it is read again before anything is taken.
  */
 static bool
-know_blocked(Turn *turn, uint32 changes, const uint64 *hashes, int n)
+know_blocked(Turn *turn, uint32 changes, uint64 *hashes, int n)
 {
 	if (pg_atomic_read_u32(&turn->state->blocked_changes) != changes)
 		return false;
@@ -482,7 +478,7 @@ know_blocked(Turn *turn, uint32 changes, const uint64 *hashes, int n)
 		turn->no_memory = true;
 	else
 		pg_atomic_write_u32(&turn->state->blocked_known, changes);
-	/* A death that came meanwhile has set its key's flag after it told of the change. */
+	/* A death that comes meanwhile sets its key's flag after it has told of the change. */
 	return !turn->no_memory && pg_atomic_read_u32(&turn->state->blocked_changes) == changes;
 }
 
