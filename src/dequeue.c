@@ -23,23 +23,49 @@
 /* Groups that a dequeue about to return nothing looks at again. */
 #define LOOK_AGAIN_GROUPS 4
 
-static void
-no_memory(void)
+/* One line of the log a minute is enough. */
+static bool
+is_to_log(void)
 {
-	static TimestampTz logged = 0;	/* one line a minute is enough */
+	static TimestampTz logged = 0;
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (now - logged > USECS_PER_MINUTE)
-		ereport(LOG,
-				(errmsg("queue has no lease slots or map memory left"),
-				 errhint("Raise \"queue.max_leases\" or \"queue.map_memory\", or settle more messages.")));
+	if (now - logged <= USECS_PER_MINUTE)
+		return false;
 	logged = now;
+	return true;
+}
+
+QUEUE_NORETURN static void
+no_slots(void)
+{
+	const char *hint = "Raise \"queue.max_leases\" or \"queue.map_memory\", or settle more messages.";
+
+	if (is_to_log())
+		ereport(LOG, (errmsg("queue has no lease slots or map memory left"), errhint("%s", hint)));
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("no lease slots or map memory left"),
 			 errdetail("%u of %u slots are free; a queue may hold half of them and leaves an eighth to others.",
 					   queue_slot_free_count(), queue_slot_count()),
-			 errhint("Raise \"queue.max_leases\" or \"queue.map_memory\", or settle more messages.")));
+			 errhint("%s", hint)));
+}
+
+QUEUE_NORETURN static void
+no_keys(void)
+{
+	const char *hint = "Raise \"queue.max_keys\", or settle or unblock what holds keys.";
+	uint32		used;
+	uint32		total;
+
+	if (is_to_log())
+		ereport(LOG, (errmsg("queue has no memory for keys left"), errhint("%s", hint)));
+	queue_key_usage(&used, &total);
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("no memory for keys left"),
+			 errdetail("%u of %u keys of ordered queues are in use.", used, total),
+			 errhint("%s", hint)));
 }
 
 /* The first page somebody else was busy with, to wait for. */
@@ -230,6 +256,7 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	BusyPage	busy;
 	bool		looked_again = false;
 	bool		ok;
+	bool		lacks_keys;
 	int			n;
 
 	queue_ring_load(request->def->state);
@@ -262,9 +289,14 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 		CHECK_FOR_INTERRUPTS();
 	}
 	n = claim->claimed_count;
+	lacks_keys = claim->order.lacks_keys;
 	pfree(claim);
 	queue_wakeup_pass_on(request->def->state, n > 0);
 	if (n == 0 && !ok)
-		no_memory();
+	{
+		if (lacks_keys)
+			no_keys();
+		no_slots();
+	}
 	return n;
 }

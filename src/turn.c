@@ -475,7 +475,7 @@ know_blocked(Turn *turn, uint32 changes, uint64 *hashes, int n)
 	if (pg_atomic_read_u32(&turn->state->blocked_changes) != changes)
 		return false;
 	if (!queue_key_set_blocked(turn->state, hashes, n))
-		turn->no_memory = true;
+		turn->no_memory = turn->claim->order.lacks_keys = true;
 	else
 		pg_atomic_write_u32(&turn->state->blocked_known, changes);
 	/* A death that comes meanwhile sets its key's flag after it has told of the change. */

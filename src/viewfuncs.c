@@ -528,16 +528,37 @@ check_horizon(ReturnSetInfo *result)
 							  remedy, catalogs ? "the system catalogs" : "other tables") : NULL);
 }
 
+/* Of what is in shared memory and does not give way. */
+static const char *
+how_full(uint32 used, uint32 all)
+{
+	return used > all / 8 * 7 ? "fail" : used > all / 2 ? "warn" : "ok";
+}
+
 static void
 check_slots(ReturnSetInfo *result)
 {
 	uint32		all = queue_slot_count();
 	uint32		used = all - queue_slot_free_count();
-	const char *status = used > all / 8 * 7 ? "fail" : used > all / 2 ? "warn" : "ok";
+	const char *status = how_full(used, all);
 
 	put_health(result, "lease_slots", status, psprintf("%u of %u", used, all),
 			   "Messages that are leased, being settled, or wait for their failure to be written.",
 			   strcmp(status, "ok") == 0 ? NULL : "Raise \"queue.max_leases\" or use shorter leases; queue.leases shows who holds them.");
+}
+
+static void
+check_keys(ReturnSetInfo *result)
+{
+	uint32		used;
+	uint32		all;
+	const char *status;
+
+	queue_key_usage(&used, &all);
+	status = how_full(used, all);
+	put_health(result, "keys", status, psprintf("%u of %u", used, all),
+			   "Keys of ordered queues of which messages are held, failed, or wait for that.",
+			   strcmp(status, "ok") == 0 ? NULL : "Raise \"queue.max_keys\", or settle or unblock what holds keys.");
 }
 
 static void
@@ -656,6 +677,7 @@ queue_health(PG_FUNCTION_ARGS)
 	check_worker(result);
 	check_horizon(result);
 	check_slots(result);
+	check_keys(result);
 	check_map(result);
 	check_segments(result);
 	check_clock(result);

@@ -68,10 +68,28 @@ note("$sent sent, then $too_many times no segment");
 cmp_ok($sent, '>', 0, 'queues are used until there is no room for segments');
 is($sent + $too_many, $n, 'then 53400');
 like(outcome("SELECT queue.enqueue('q$n', '1')"), qr/^53400: too many queue segments are in use/, 'and says why');
-$node->append_conf('postgresql.conf', "queue.max_segments = 512\nqueue.map_memory = '1MB'");
+$node->append_conf('postgresql.conf', "queue.max_segments = 512\nqueue.map_memory = '1MB'\nqueue.max_keys = 64");
 $node->restart;
 is($node->safe_psql('postgres', "SELECT count(*) FROM generate_series(1, $n) n, queue.pop('q' || n)"), $sent, 'what was sent is there');
 like($node->safe_psql('postgres', "SELECT * FROM each('SELECT queue.enqueue(%L, ''1'')', $n)"), qr/^$n\|0$/, 'with room for more all work');
+check_ok($node);
+
+# more keys than there is room for
+my $health = q{SELECT value, status FROM queue.health() WHERE "check" = 'keys'};
+
+$node->safe_psql('postgres', q{SELECT queue.create('line', '{"ordered": true, "on_dead": "block"}')});
+$node->safe_psql('postgres', q{SELECT queue.enqueue('line', to_jsonb(n), key => 'key ' || n) FROM generate_series(1, 70) n});
+$node->safe_psql('postgres', q{CREATE TABLE held AS SELECT receipt FROM queue.dequeue('line', 100)});
+is($node->safe_psql('postgres', 'SELECT count(*) FROM held'), '64', 'what there is room for');
+is($node->safe_psql('postgres', $health), '64 of 64|fail', 'health says so');
+like(outcome(q{SELECT queue.dequeue('line')}), qr/^53400: no memory for keys left/, 'then 53400');
+is($node->safe_psql('postgres', 'SELECT count(queue.reject(receipt)::text) FROM held'), '64', 'all of them die');
+like(outcome(q{SELECT queue.dequeue('line')}), qr/^53400: no memory for keys left/, 'blocked, they need it still');
+$node->restart;
+like(outcome(q{SELECT queue.dequeue('line')}), qr/^53400: no memory for keys left/, 'after a restart too');
+is($node->safe_psql('postgres', q{SELECT count(*) FILTER (WHERE queue.unblock('line', key)) FROM queue.blocked_keys('line')}), '64', 'unblocked');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM queue.pop('line', 100)}), '6', 'the others come');
+is($node->safe_psql('postgres', $health), '0 of 64|ok', 'and all is given back');
 check_ok($node);
 
 # a message that is too large, counted with headers and key
