@@ -269,7 +269,16 @@ queue_order_undecided(QueueOrder *order, uint64 hash, const QueueMessageHead *he
 		order->undecided = true;
 	queue_key_look_later(order->state, again);
 	if (!order->in_line && !head->is_copy)
+	{
+		/* What is behind it on this page is not taken all the same. */
+		key = queue_key_find(order->state, hash);
+		if (key)
+		{
+			key->passed_in = order->visit;
+			queue_key_unlock(key);
+		}
 		return false;
+	}
 	key = queue_key_get(order->state, hash);
 	if (key == NULL)
 	{

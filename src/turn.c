@@ -276,6 +276,9 @@ find_first_copy(Turn *turn, const QueueKeyFacts *facts)
 		queue_span_add(&key->copies, span.last);
 		key->first_copy = QUEUE_COPY_UNKNOWN;
 		key->one_copy = false;
+		/* It is looked at when all are; should something have come meanwhile, no later either. */
+		if (goes_on(turn))
+			queue_key_not_ready(key);
 		queue_key_unlock(key);
 	}
 }
