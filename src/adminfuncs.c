@@ -32,7 +32,7 @@
 #include "error.h"
 #include "options.h"
 #include "peek.h"
-#include "pending.h"
+#include "delta.h"
 #include "purge.h"
 #include "ring.h"
 #include "segment.h"
@@ -123,7 +123,7 @@ create_queue(const char *name, Jsonb *options, Oid dead_letter, int32 dead_lette
 	view = create_view(name, *id);
 	queue_catalog_insert(view, *id, options, dead_letter, dead_letter_of);
 	queue_catalog_create_segment(*id, 1);
-	state = queue_pending_create(*id);
+	state = queue_delta_create(*id);
 	def = queue_catalog_get(view);
 	/* What comes back has a segment of its own from the beginning. */
 	if (def->options.ordered)
@@ -306,7 +306,7 @@ queue_alter(PG_FUNCTION_ARGS)
 	else
 		dead_letter = find_dead_letter(options.dead_letter, def->name);
 	queue_catalog_update(view, merged, dead_letter);
-	queue_pending_altered(def->state);
+	queue_delta_altered(def->state);
 	PG_RETURN_VOID();
 }
 
@@ -334,7 +334,7 @@ set_pause(FunctionCallInfo fcinfo, bool paused)
 		reason = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	def = open_owned(fcinfo, ShareUpdateExclusiveLock);
 	queue_catalog_set_pause(def->view, dequeue, enqueue, paused, reason);
-	queue_pending_altered(def->state);
+	queue_delta_altered(def->state);
 }
 
 PG_FUNCTION_INFO_V1(queue_pause);
@@ -429,7 +429,7 @@ drop_queue(Oid view)
 						def->name, source ? source : "?"),
 				 errhint("Drop that queue, or alter its option dead_letter first.")));
 	}
-	queue_pending_dropped(def->state);
+	queue_delta_dropped(def->state);
 	segments = queue_catalog_segments(id);
 	queue_blocked_delete_all(id);
 	queue_catalog_delete(view, id);

@@ -20,7 +20,7 @@
 #include "enqueue.h"
 #include "error.h"
 #include "guc.h"
-#include "pending.h"
+#include "delta.h"
 #include "ring.h"
 #include "segment.h"
 #include "wakeup.h"
@@ -208,7 +208,7 @@ store_place(Store *store, int first)
 	{
 		if (store->copied_to)
 			*store->copied_to = QUEUE_POSITION(segment->rank, ItemPointerGetBlockNumber(&store->tuples[i]->t_self));
-		queue_pending_stored(state, segment, ItemPointerGetBlockNumber(&store->tuples[i]->t_self),
+		queue_delta_stored(state, segment, ItemPointerGetBlockNumber(&store->tuples[i]->t_self),
 							 due_of(&store->messages[store->chosen[i]]), 1);
 		heap_freetuple(store->tuples[i]);
 	}
@@ -296,7 +296,7 @@ queue_enqueue(QueueDef *def, QueueMessage *messages, int n)
 		if (def->options.ordered)
 			queue_message_check_key(&messages[i]);
 	}
-	queue_pending_enqueued(def->state, n);
+	queue_delta_enqueued(def->state, n);
 	if (def->options.ordered)
 	{
 		for (int i = 0; i < n; i++)

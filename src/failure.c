@@ -25,6 +25,7 @@
 
 #include "blocked.h"
 #include "compat.h"
+#include "delta.h"
 #include "enqueue.h"
 #include "failure.h"
 #include "lease.h"
@@ -186,7 +187,7 @@ block_key(const QueueMessage *message, QueueDef *def, QueueSlot *slot)
 	bool		isnull;
 	Datum		key = queue_message_get(message, QUEUE_COLUMN_KEY, &isnull);
 
-	queue_pending_blocked(def->state);
+	queue_delta_blocked(def->state);
 	queue_blocked_insert(def, key, isnull, slot->message_id);
 	slot->blocks = true;
 }
@@ -252,7 +253,7 @@ queue_failure_nack(const pg_uuid_t *receipt, const char *error, int64 delay, Que
 	queue_settle_end(&settling);
 	if (*fate == QUEUE_FATE_LOST)
 		return QUEUE_STATUS_LOST;
-	queue_pending_failed(settling.def->state);
+	queue_delta_failed(settling.def->state);
 	return QUEUE_STATUS_OK;
 }
 
@@ -271,7 +272,7 @@ queue_failure_reject(const pg_uuid_t *receipt, const char *reason)
 	queue_settle_end(&settling);
 	if (fate == QUEUE_FATE_LOST)
 		return QUEUE_STATUS_LOST;
-	queue_pending_failed(settling.def->state);
+	queue_delta_failed(settling.def->state);
 	return QUEUE_STATUS_OK;
 }
 

@@ -40,6 +40,7 @@
 #include "error.h"
 #include "guard.h"
 #include "launcher.h"
+#include "delta.h"
 #include "pending.h"
 #include "shmem.h"
 
@@ -119,7 +120,7 @@ check_target(CmdType operation, Oid relid)
 		QueueDef   *def = queue_catalog_get_by_id(queue_catalog_queue_of_segment(relid));
 
 		if (def && def->state)
-			queue_pending_restored(def->state);
+			queue_delta_restored(def->state);
 	}
 }
 
@@ -209,7 +210,7 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 	if (previous_access)
 		previous_access(access, classId, objectId, subId, arg);
 	if (classId == DatabaseRelationId && access == OAT_DROP && queue_shmem_ready())
-		queue_pending_database_dropped(objectId);
+		queue_delta_database_dropped(objectId);
 	if (classId != RelationRelationId || (access != OAT_DROP && access != OAT_POST_ALTER) ||
 		queue_acl_internal_ddl > 0 || dropping_extension > 0 || changing_owner > 0)
 		return;
@@ -405,7 +406,7 @@ forget_if_dropped(void)
 	if (queue_catalog_exists())
 		return;
 	while ((state = queue_state_next(MyDatabaseId, &position)) != NULL)
-		queue_pending_dropped(state);
+		queue_delta_dropped(state);
 }
 
 /* The option of a command on databases, as text; NULL if it has none. */

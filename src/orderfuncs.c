@@ -12,7 +12,7 @@
 #include "acl.h"
 #include "blocked.h"
 #include "error.h"
-#include "pending.h"
+#include "delta.h"
 
 /* A queue that the caller may consume from, or clean up. */
 static QueueDef *
@@ -66,6 +66,6 @@ queue_unblock(PG_FUNCTION_ARGS)
 	key = PG_ARGISNULL(1) ? cstring_to_text("") : PG_GETARG_TEXT_PP(1);
 	if (queue_blocked_delete(def, key) == 0)
 		PG_RETURN_BOOL(false);
-	queue_pending_unblocked(def->state);
+	queue_delta_unblocked(def->state);
 	PG_RETURN_BOOL(true);
 }

@@ -14,21 +14,7 @@ extern void queue_pending_returned(void);
 extern void queue_pending_settled(uint32 slot, uint64 sequence, QueueSettlement how);
 extern void queue_pending_unsettle_last(void);
 extern void queue_pending_resettle_last(QueueSettlement how);
-extern void queue_pending_failed(QueueState *state);
 extern bool queue_pending_acks(uint32 slot, uint64 sequence);
-extern void queue_pending_stored(QueueState *state, QueueSegment *segment,
-								 BlockNumber page, QueueTime due, int messages);
-extern void queue_pending_removed(QueueState *state, QueueSegment *segment,
-								  BlockNumber page, int messages, int timed);
-extern void queue_pending_enqueued(QueueState *state, int messages);
-extern QueueState *queue_pending_create(int32 id);
-extern void queue_pending_dropped(QueueState *state);
-extern void queue_pending_database_dropped(Oid database);
-extern void queue_pending_altered(QueueState *state);
-extern void queue_pending_blocked(QueueState *state);
-extern void queue_pending_unblocked(QueueState *state);
-extern bool queue_pending_changes_blocked(QueueState *state);
-extern void queue_pending_restored(QueueState *state);
 extern void queue_pending_statement_runs(bool runs);
 extern void queue_pending_statement_finishes(bool runs);
 extern void queue_pending_statement_failed(int sqlstate);

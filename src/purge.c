@@ -25,6 +25,7 @@
 #include "error.h"
 #include "lease.h"
 #include "message.h"
+#include "delta.h"
 #include "pending.h"
 #include "purge.h"
 #include "ring.h"
@@ -149,7 +150,7 @@ delete_chosen(PurgeVisit *purge, QueueDef *def)
 		}
 	}
 	if (without_slot > 0)
-		queue_pending_removed(def->state, purge->visit.segment, purge->visit.hold->page,
+		queue_delta_removed(def->state, purge->visit.segment, purge->visit.hold->page,
 							  without_slot, timed);
 	return deleted + without_slot;
 }
@@ -165,7 +166,7 @@ purge_page(QueueDef *def, Relation rel, QueueSegment *segment, BlockNumber page,
 
 	queue_pending_reserve(MaxHeapTuplesPerPage);
 	/* Makes room in the transaction's lists before anything is deleted. */
-	queue_pending_removed(def->state, segment, page, 0, 0);
+	queue_delta_removed(def->state, segment, page, 0, 0);
 	while ((take = queue_map_take(segment, page, QUEUE_TIME_NEVER, &hold)) == QUEUE_MAP_BUSY)
 	{
 		queue_map_wait(segment, page);

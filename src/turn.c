@@ -19,7 +19,7 @@
 #include "storage/lmgr.h"
 
 #include "blocked.h"
-#include "pending.h"
+#include "delta.h"
 #include "ring.h"
 #include "turn.h"
 
@@ -505,7 +505,7 @@ queue_turn_claim(QueueClaim *claim)
 		bool		known = true;
 
 		/* What we change is not so yet, and nothing is taken by what may not be. */
-		if (unknown && queue_pending_changes_blocked(turn.state))
+		if (unknown && queue_delta_changes_blocked(turn.state))
 			break;
 		n = unknown ? queue_blocked_read(claim->request->def, &blocked) : 0;
 		turn.locked = InvalidOid;
