@@ -255,6 +255,33 @@ queue_order_know_copy(QueueOrder *order, uint64 hash, const QueueMessageHead *he
 	return true;
 }
 
+/* Whether the entry of a locked key has the place at hand among those where something waits. */
+static bool
+is_in_backlog(QueueOrder *order, const QueueKey *key)
+{
+	return order->position >= key->backlog.first && order->position <= key->backlog.last;
+}
+
+/* A copy is being deleted by somebody unknown: the lowest id is not known until that has ended. */
+static bool
+undecided_copy(QueueOrder *order, uint64 hash, const QueueMessageHead *head)
+{
+	QueueKey   *key = queue_key_get(order->state, hash);
+
+	if (key == NULL)
+	{
+		order->lacks_keys = true;
+		return false;
+	}
+	queue_key_add_copy(key, order->position, head->id);
+	key->first_copy = QUEUE_COPY_UNKNOWN;
+	key->one_copy = false;
+	key->passed_in = order->visit;
+	queue_key_unlock(key);
+	order->highest_copy = Max(order->highest_copy, head->id);
+	return true;
+}
+
 /*
  * A message that somebody unknown deletes is neither there nor gone: those
  * behind it wait, and the key is looked at again at the given time. False: nobody
@@ -263,37 +290,31 @@ queue_order_know_copy(QueueOrder *order, uint64 hash, const QueueMessageHead *he
 bool
 queue_order_undecided(QueueOrder *order, uint64 hash, const QueueMessageHead *head, QueueTime again)
 {
+	bool		may_add = order->in_line && order->has_turn;
 	QueueKey   *key;
+	bool		known;
 
 	if (order->only && order->hash == hash)
 		order->undecided = true;
 	queue_key_look_later(order->state, again);
-	if (!order->in_line && !head->is_copy)
-	{
-		/* What is behind it on this page is not taken all the same. */
-		key = queue_key_find(order->state, hash);
-		if (key)
-		{
-			key->passed_in = order->visit;
-			queue_key_unlock(key);
-		}
-		return false;
-	}
-	key = queue_key_get(order->state, hash);
-	if (key == NULL)
-	{
-		order->lacks_keys = true;
-		return false;
-	}
 	if (head->is_copy)
+		return undecided_copy(order, hash, head);
+	if (order->learns)
 	{
-		queue_key_add_copy(key, order->position, head->id);
-		key->first_copy = QUEUE_COPY_UNKNOWN;
-		key->one_copy = false;
+		queue_order_learn(order, hash, head);
+		return false;
 	}
-	let_wait(order, key, head);
+	key = may_add ? queue_key_get(order->state, hash) : queue_key_find(order->state, hash);
+	order->lacks_keys |= may_add && key == NULL;
+	if (key == NULL)
+		return false;
+	if (may_add)
+		queue_key_let_wait(key, order->position, head->id);
+	/* Those behind it on this page are not taken in any case. */
+	key->passed_in = order->visit;
+	known = is_in_backlog(order, key);
 	queue_key_unlock(key);
-	return true;
+	return known;
 }
 
 /*

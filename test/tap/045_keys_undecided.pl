@@ -101,6 +101,19 @@ $purger->query_safe('ROLLBACK');
 is(query("SELECT take('purged')"), 'a1 a2 b1', 'rolled back, it gives them free at once');
 $purger->quit;
 
+# Its slot is forgotten by a crash, and its key has a message that came back; the next of the key is on another page.
+fresh('crashed', '"backoff": "none"', 'a1 ' . join(' ', map { "b$_" } 1 .. 200) . ' a2 a3');
+query("INSERT INTO held SELECT payload #>> '{}', receipt FROM queue.dequeue('crashed', 1000)");
+query("SELECT queue.nack(receipt('a3'))");
+query("SELECT queue.release(receipt) FROM held WHERE payload IN ('a1', 'b1')");
+query("BEGIN; SELECT queue.ack(receipt) FROM queue.dequeue('crashed') WHERE payload = '\"a1\"'; PREPARE TRANSACTION 'p'");
+$node->stop('immediate');
+$node->start;
+is(query("SELECT count(*) FROM queue.dequeue('crashed', 1000, '1 h') WHERE key = 'a'"), '0', 'an ack that was prepared before a crash holds its key');
+query("ROLLBACK PREPARED 'p'");
+advance($node, '61 s');
+is(query("SELECT take('crashed')"), 'a1 a2', 'rolled back, it is the first');
+
 # ---- dead, and not written yet
 
 fresh('blocks', '"max_attempts": 1, "on_dead": "block"', 'a1 a2 b1');
