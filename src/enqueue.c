@@ -21,7 +21,7 @@
 #include "error.h"
 #include "guc.h"
 #include "delta.h"
-#include "ring.h"
+#include "place.h"
 #include "segment.h"
 #include "wakeup.h"
 
@@ -107,11 +107,11 @@ open_place(Store *store, const Place *place, QueueSegment **segment)
 	bool		lacking = false;
 
 	if (place->copies)
-		rel = queue_ring_open_copies(state, store->size, segment, &lacking);
+		rel = queue_place_open_copies(state, store->size, segment, &lacking);
 	else if (!place->active)
-		rel = queue_ring_open_timed(state, store->size, &place->bucket, segment, &lacking);
+		rel = queue_place_open_timed(state, store->size, &place->bucket, segment, &lacking);
 	if (rel == NULL)
-		rel = queue_ring_open_active(state, store->size, segment, &lacking);
+		rel = queue_place_open_active(state, store->size, segment, &lacking);
 	/* Now, not at commit: a large transaction is to go on in the next segment. */
 	if (lacking && queue_state_ask(state, QUEUE_ASK_RESERVE))
 		queue_wakeup_worker(MyDatabaseId);

@@ -28,6 +28,7 @@
 #include "maintain.h"
 #include "message.h"
 #include "pending.h"
+#include "place.h"
 #include "ring.h"
 #include "segment.h"
 
@@ -301,7 +302,7 @@ queue_maintain_move(QueueDef *def)
 
 		if (segment->role != QUEUE_SEGMENT_SEALED ||
 			pg_atomic_read_u32(&segment->kept) != QUEUE_KEPT_LIVE ||
-			now < segment->move_at || queue_ring_waits(segment, queue_clock_wall()) ||
+			now < segment->move_at || queue_place_waits(segment, queue_clock_wall()) ||
 			(now < quiet_at && !segment->moving) ||
 			(int64) pg_atomic_read_u64(&segment->live) > segment->move_below)
 			continue;

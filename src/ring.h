@@ -34,15 +34,27 @@ extern bool queue_ring_has_sealed(QueueState *state);
 extern QueueTime queue_ring_reclaim_at(QueueState *state, QueueTime now);
 extern bool queue_ring_has(QueueState *state, Oid relid);
 extern int32 queue_ring_next_number(QueueState *state);
-extern Relation queue_ring_open_active(QueueState *state, int64 size, QueueSegment **segment,
-										 bool *lacking);
+
+/* What is due sooner shares one bucket, which has no end. */
+#define QUEUE_BUCKET_NEAR USECS_PER_MINUTE
+
+/* the ring lock must be held */
+extern QueueSegment *queue_ring_use_reserve(QueueState *state, QueueSegmentRole role);
+extern void queue_ring_provide_copies(QueueState *state);
+extern QueueSegment *queue_ring_find_bucket(QueueState *state, const QueueBucket *bucket);
 
 extern QueueBucket queue_ring_bucket(TimestampTz visible_at, TimestampTz wall);
-extern Relation queue_ring_open_timed(QueueState *state, int64 size, const QueueBucket *bucket,
-									  QueueSegment **segment, bool *lacking);
-extern Relation queue_ring_open_copies(QueueState *state, int64 size, QueueSegment **segment,
-									   bool *lacking);
-extern bool queue_ring_waits(const QueueSegment *segment, TimestampTz wall);
-extern void queue_ring_close_buckets(QueueState *state, TimestampTz wall);
+
+static inline bool
+queue_bucket_is_near(const QueueBucket *bucket)
+{
+	return TIMESTAMP_IS_NOEND(bucket->end);
+}
+
+static inline bool
+queue_bucket_same(const QueueBucket *a, const QueueBucket *b)
+{
+	return a->begin == b->begin && a->end == b->end;
+}
 
 #endif							/* QUEUE_RING_H */

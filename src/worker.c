@@ -38,6 +38,7 @@
 #include "guc.h"
 #include "launcher.h"
 #include "maintain.h"
+#include "place.h"
 #include "ring.h"
 #include "segment.h"
 #include "wakeup.h"
@@ -271,7 +272,7 @@ tend_queue(QueueState *state, QueueTime now)
 {
 	bool		sealed;
 
-	queue_ring_close_buckets(state, queue_clock_wall());
+	queue_place_close_buckets(state, queue_clock_wall());
 	sealed = queue_ring_has_sealed(state);
 	queue_maintain_sample(state);
 	/* Should a wakeup ever be lost, it is made up for here. */
