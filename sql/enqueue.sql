@@ -38,7 +38,6 @@ SELECT queue.enqueue('e', '1', deliver_at => 'infinity');
 SELECT queue.enqueue('e', '1', ttl => '-1 s');
 SELECT queue.enqueue('e', '1', headers => '[]');
 SELECT queue.enqueue('e', '1', headers => '{"queue.death": 1}');
-SELECT queue.enqueue('e', '1', priority => 1);
 SELECT queue.enqueue('e', '1', dedup_key => 'x');
 SELECT queue.enqueue('e', '1', options => '{"unique_key": "x"}');
 SELECT queue.enqueue('e', '1', options => '{"cost": 1}');
@@ -50,7 +49,6 @@ SELECT array_length(queue.enqueue_batch('e', array_agg('1'::jsonb)), 1) FROM gen
 SELECT array_length(queue.enqueue_batch('e', '{}'), 1);
 INSERT INTO queues.e (key) VALUES ('nothing');
 INSERT INTO queues.e (payload, body) VALUES ('1', '\x01');
-INSERT INTO queues.e (payload, priority) VALUES ('1', 1);
 INSERT INTO queues.e (payload, id) VALUES ('1', 1);
 UPDATE queues.e SET key = 'x';
 SET session_replication_role = replica;

@@ -66,7 +66,7 @@ SELECT call, outcome('SELECT queue.' || replace(call, 'RECEIPT', quote_literal(:
 SELECT name, outcome(format('SELECT queue.create(''later'', %L)', jsonb_build_object(name, to_jsonb("default")))) LIKE '0A000 option "' || name || '" is not implemented yet%' AS refused
 FROM queue.options WHERE NOT available ORDER BY name;
 SELECT call, outcome('SELECT queue.' || replace(call, 'RECEIPT', quote_literal(:'receipt'))) FROM unnest(ARRAY[
-    'enqueue(''err'', ''1'', priority => 5)', 'enqueue(''err'', ''1'', dedup_key => ''k'')', 'enqueue_unique(''err'', ''1'', dedup_key => ''k'')',
+    'enqueue(''err'', ''1'', dedup_key => ''k'')', 'enqueue_unique(''err'', ''1'', dedup_key => ''k'')',
     'enqueue_batch(''err'', ''{1}'', dedup_keys => ''{k}'')', 'enqueue(''err'', ''1'', options => ''{"unique_key": "k"}'')', 'enqueue(''err'', ''1'', options => ''{"cost": 1}'')',
     'dequeue(''err'', options => ''{"key": "k"}'')',
     'nack(RECEIPT, options => ''{"error_class": "k"}'')', 'nack(RECEIPT, options => ''{"progress": 1}'')']) WITH ORDINALITY AS calls(call, n) ORDER BY n;

@@ -314,6 +314,17 @@ is_full(QueueClaim *claim, HeapTuple tuple, int64 *bytes)
 	return claim->claimed_count > 0 && claim->bytes + *bytes > claim->request->max_bytes;
 }
 
+/* Whether a message is one of those that the claim is after at the moment. */
+static bool
+is_wanted(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head)
+{
+	if (queue_message_tuple_priority(tuple, RelationGetDescr(claim->visit.rel)) != claim->priority)
+		return false;
+	claim->head = head->enqueued_at;
+	claim->past = head->enqueued_at > claim->until;
+	return !claim->past;
+}
+
 /* Whether the call goes on to look at messages of the page. */
 static bool
 take(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, uint64 hash)
@@ -434,6 +445,11 @@ consider(QueueClaim *claim, HeapTuple tuple)
 	{
 		queue_visit_due(&claim->visit, 0);
 		return true;
+	}
+	if (claim->by_priority && !is_wanted(claim, tuple, &head))
+	{
+		queue_visit_due(&claim->visit, 0);
+		return !claim->past;
 	}
 	return take(claim, tuple, &head, hash);
 }

@@ -45,12 +45,19 @@ typedef struct QueueClaim
 	bool		move;			/* a sweep that has the worker store messages elsewhere */
 	bool		ready_too;		/* those that could be claimed at once */
 	int			handed_over;	/* for that */
+	bool		by_priority;	/* of one priority only: */
+	int			priority;
+	TimestampTz until;			/* and of those only what was enqueued by then */
+	bool		past;			/* it has come to one that was enqueued later */
+	TimestampTz head;			/* when that, or the last one taken, was */
 	bool		ordered;		/* the queue is; "order" goes with it */
 	QueueOrder	order;
 	bool		saw_expired;	/* or something else that a sweep hands to the worker */
 	bool		lacks_slots;
 	int			patience;		/* pages in a row to look at in vain */
 	int			pages_left;		/* of these */
+	int64		looked_at;		/* pages */
+	int			patience_of_round;
 	int			rounds;
 	bool		timed_first;
 	bool		tired;			/* the last round has left pages out */

@@ -16,6 +16,7 @@
 #include "error.h"
 #include "guc.h"
 #include "pending.h"
+#include "priority.h"
 #include "ring.h"
 #include "turn.h"
 #include "wakeup.h"
@@ -81,7 +82,17 @@ wants_more(QueueClaim *claim)
 {
 	return claim->claimed_count < claim->request->wanted &&
 		claim->bytes < claim->request->max_bytes &&
-		claim->pages_left > 0;
+		claim->pages_left > 0 && !claim->past;
+}
+
+/* The pages behind it have nothing of the priority that is looked for. */
+static BlockNumber
+end_of_priority(QueueClaim *claim)
+{
+	QueueSegment *segment = claim->visit.segment;
+
+	return claim->by_priority && segment->priority != claim->priority
+		? pg_atomic_read_u32(&segment->mixed) : InvalidBlockNumber;
 }
 
 /* Claim from one segment, whose relation is locked. False: out of memory. */
@@ -89,18 +100,20 @@ static bool
 claim_from_segment(QueueClaim *claim, BusyPage *busy)
 {
 	const QueueClaimRequest *request = claim->request;
+	BlockNumber end = end_of_priority(claim);
 	BlockNumber from = 0;
 	BlockNumber page;
 	BlockNumber saw_busy = InvalidBlockNumber;
 
 	while (wants_more(claim) &&
-		   queue_map_find(claim->visit.segment, from, claim->visit.now, &page, &saw_busy))
+		   queue_map_find(claim->visit.segment, from, claim->visit.now, &page, &saw_busy) && page < end)
 	{
 		QueueMapHold hold;
 		int			had = claim->claimed_count;
 
 		CHECK_FOR_INTERRUPTS();
 		claim->pages_left--;
+		claim->looked_at++;
 		/* Without a slot, what cools in one can still be claimed. */
 		queue_slot_reserve(request->def->state, request->wanted - claim->claimed_count);
 		from = page + 1;
@@ -126,7 +139,7 @@ claim_from_segment(QueueClaim *claim, BusyPage *busy)
 				return false;
 		}
 	}
-	if (saw_busy != InvalidBlockNumber && busy->segment == NULL)
+	if (saw_busy < end && busy->segment == NULL)
 	{
 		busy->segment = claim->visit.segment;
 		busy->page = saw_busy;
@@ -141,12 +154,14 @@ claim_lane(QueueClaim *claim, QueueLane lane, int patience, BusyPage *busy)
 	QueueState *state = claim->request->def->state;
 	uint64		position = 0;
 	uint32		generation;
+	uint32		priorities = claim->by_priority ? 1U << claim->priority : PG_UINT32_MAX;
 	bool		ok = true;
 
 	claim->patience = patience;
 	claim->pages_left = patience;
 	while (ok && wants_more(claim) &&
-		   queue_ring_next_in(state, lane, &position, claim->visit.now, &claim->visit.segment, &generation))
+		   queue_ring_next_of(state, lane, priorities, &position, claim->visit.now,
+							  &claim->visit.segment, &generation))
 	{
 		claim->visit.rel = queue_segment_open(claim->visit.segment, generation, AccessShareLock);
 		if (claim->visit.rel == NULL)
@@ -164,36 +179,73 @@ claim_lane(QueueClaim *claim, QueueLane lane, int patience, BusyPage *busy)
  * and a page that somebody is busy with is waited for before all are looked at.
  */
 static bool
+claim_lanes(QueueClaim *claim, BusyPage *busy)
+{
+	QueueLane	lanes[2] = {QUEUE_LANE_BACKLOG, QUEUE_LANE_TIMED};
+	bool		ok = true;
+
+	if (claim->request->def->state->timed == 0)
+		return claim_lane(claim, QUEUE_LANE_ANY, PG_INT32_MAX, busy);
+	if (claim->timed_first)
+	{
+		lanes[0] = QUEUE_LANE_TIMED;
+		lanes[1] = QUEUE_LANE_BACKLOG;
+	}
+	for (int i = 0; ok && i < 2; i++)
+	{
+		ok = claim_lane(claim, lanes[i], claim->patience_of_round, busy);
+		claim->tired |= claim->pages_left <= 0;
+	}
+	return ok;
+}
+
+/*
+ * Claim of the priority whose turn it is until that of another has come, or there
+ * is nothing of it. What comes first of each is known only roughly, so one may
+ * turn out to be later than another one's; each can do so only so often.
+ */
+static bool
+claim_by_priority(QueueClaim *claim, BusyPage *busy)
+{
+	QueueDef   *def = claim->request->def;
+	QueuePriorityTurns turns;
+	bool		ok = true;
+
+	queue_priority_begin(&turns, def->state, &def->options);
+	claim->by_priority = true;
+	while (ok && queue_priority_next(&turns, &claim->priority, &claim->until))
+	{
+		int			had = claim->claimed_count;
+
+		claim->past = false;
+		claim->head = DT_NOEND;
+		claim->looked_at = 0;
+		ok = claim_lanes(claim, busy);
+		queue_priority_looked(&turns, claim->looked_at == 0 ? claim->visit.wall : claim->head,
+							  claim->past, claim->claimed_count > had);
+		if (claim->claimed_count >= claim->request->wanted || claim->bytes >= claim->request->max_bytes)
+			break;
+	}
+	claim->by_priority = claim->past = false;
+	return ok;
+}
+
+static bool
 claim_round(QueueClaim *claim, BusyPage *busy)
 {
 	QueueState *state = claim->request->def->state;
-	QueueLane	lanes[2] = {QUEUE_LANE_BACKLOG, QUEUE_LANE_TIMED};
-	int			patience = queue_claim_patience(claim);
-	bool		ok = true;
+	bool		ok;
 
+	claim->patience_of_round = queue_claim_patience(claim);
 	claim->rounds++;
 	claim->tired = false;
 	claim->visit.now = queue_clock_now();
 	claim->visit.wall = queue_clock_wall();
 	busy->segment = NULL;
-	if (state->timed == 0)
-		ok = claim_lane(claim, QUEUE_LANE_ANY, PG_INT32_MAX, busy);
-	else
-	{
-		/* A call has one turn, however many rounds it needs. */
-		if (claim->rounds == 1)
-			claim->timed_first = pg_atomic_fetch_add_u32(&state->round, 1) % 2 == 1;
-		if (claim->timed_first)
-		{
-			lanes[0] = QUEUE_LANE_TIMED;
-			lanes[1] = QUEUE_LANE_BACKLOG;
-		}
-		for (int i = 0; ok && i < 2; i++)
-		{
-			ok = claim_lane(claim, lanes[i], patience, busy);
-			claim->tired |= claim->pages_left <= 0;
-		}
-	}
+	/* A call has one turn, however many rounds it needs. */
+	if (claim->rounds == 1 && state->timed > 0)
+		claim->timed_first = pg_atomic_fetch_add_u32(&state->round, 1) % 2 == 1;
+	ok = queue_priority_several(state) ? claim_by_priority(claim, busy) : claim_lanes(claim, busy);
 	queue_slot_return_reserved();
 	return ok;
 }
@@ -268,6 +320,8 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	claim->bytes = 0;
 	claim->lacks_slots = false;
 	claim->sweep = claim->move = false;
+	claim->by_priority = claim->past = false;
+	claim->looked_at = 0;
 	claim->ordered = request->def->options.ordered;
 	claim->order.lacks_keys = false;
 	busy.segment = NULL;

@@ -39,7 +39,7 @@ typedef struct Place
 {
 	bool		active;			/* to the end of the queue */
 	bool		copies;			/* an ordered queue's, that come back */
-	QueueBucket bucket;			/* else: with those due about then */
+	QueueBucket bucket;			/* else: with those due about then, or of the same priority */
 } Place;
 
 /* What of some messages is still to be stored. */
@@ -82,13 +82,16 @@ static Place
 place_of(const Store *store, const QueueMessage *message)
 {
 	TimestampTz visible_at = visible_at_of(message);
+	bool		at_once = TIMESTAMP_IS_NOBEGIN(visible_at) && !store->again;
+	int			priority = store->def->options.ordered ? QUEUE_PRIORITY_DEFAULT : queue_message_priority(message);
 	Place		place = {
-		.active = TIMESTAMP_IS_NOBEGIN(visible_at) && !store->again,
+		.active = at_once && priority == QUEUE_PRIORITY_DEFAULT,
 		.copies = store->again && store->def->options.ordered,
 	};
 
 	if (!place.active && !place.copies)
-		place.bucket = queue_ring_bucket(visible_at, store->wall);
+		place.bucket = at_once ? queue_bucket_at_once(priority)
+			: queue_ring_bucket(visible_at, store->wall, priority);
 	return place;
 }
 
@@ -96,7 +99,7 @@ static bool
 same_place(const Place *a, const Place *b)
 {
 	return a->active == b->active && a->copies == b->copies &&
-		(a->active || a->copies || (a->bucket.begin == b->bucket.begin && a->bucket.end == b->bucket.end));
+		(a->active || a->copies || queue_bucket_same(&a->bucket, &b->bucket));
 }
 
 static Relation
@@ -109,7 +112,15 @@ open_place(Store *store, const Place *place, QueueSegment **segment)
 	if (place->copies)
 		rel = queue_place_open_copies(state, store->size, segment, &lacking);
 	else if (!place->active)
-		rel = queue_place_open_timed(state, store->size, &place->bucket, segment, &lacking);
+		rel = queue_place_open_bucket(state, store->size, &place->bucket, segment, &lacking);
+	if (rel == NULL && !place->active && !place->copies && place->bucket.priority != QUEUE_PRIORITY_DEFAULT)
+	{
+		QueueBucket bucket = queue_bucket_at_once(place->bucket.priority);
+		bool		lacks_timed = lacking;
+
+		rel = queue_place_open_bucket(state, store->size, &bucket, segment, &lacking);
+		lacking |= lacks_timed;
+	}
 	if (rel == NULL)
 		rel = queue_place_open_active(state, store->size, segment, &lacking);
 	/* Now, not at commit: a large transaction is to go on in the next segment. */
@@ -208,6 +219,9 @@ store_place(Store *store, int first)
 	{
 		if (store->copied_to)
 			*store->copied_to = QUEUE_POSITION(segment->rank, ItemPointerGetBlockNumber(&store->tuples[i]->t_self));
+		if (!store->def->options.ordered)
+			queue_ring_note_priority(state, segment, ItemPointerGetBlockNumber(&store->tuples[i]->t_self),
+									 queue_message_priority(&store->messages[store->chosen[i]]));
 		queue_delta_stored(state, segment, ItemPointerGetBlockNumber(&store->tuples[i]->t_self),
 							 due_of(&store->messages[store->chosen[i]]), 1);
 		heap_freetuple(store->tuples[i]);

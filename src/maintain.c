@@ -441,6 +441,8 @@ typedef struct Rows
 	TupleDesc	desc;
 	int64		all;
 	int64		timed;
+	QueueSegment *segment;
+	BlockNumber last[QUEUE_PRIORITIES]; /* page of it with the priority; InvalidBlockNumber: none */
 } Rows;
 
 static bool
@@ -452,7 +454,17 @@ count_row(HeapTuple tuple, QueueTupleFate fate, void *arg)
 	queue_message_head(&head, tuple, rows->desc);
 	rows->all++;
 	rows->timed += !TIMESTAMP_IS_NOBEGIN(head.visible_at);
+	rows->last[queue_message_tuple_priority(tuple, rows->desc)] = ItemPointerGetBlockNumber(&tuple->t_self);
 	return true;
+}
+
+/* Have claims find messages of priorities that the segment was not known to have. */
+static void
+note_priorities(QueueState *state, const Rows *rows)
+{
+	for (int i = 0; i < QUEUE_PRIORITIES; i++)
+		if (rows->last[i] != InvalidBlockNumber && !state->ordered)
+			queue_ring_note_priority(state, rows->segment, rows->last[i], i);
 }
 
 /*
@@ -547,12 +559,16 @@ queue_maintain_recount(QueueDef *def)
 			continue;
 		queue_ring_refresh(state, segment, rel);
 		rows.desc = RelationGetDescr(rel);
+		rows.segment = segment;
+		for (int i = 0; i < QUEUE_PRIORITIES; i++)
+			rows.last[i] = InvalidBlockNumber;
 		pages = RelationGetNumberOfBlocks(rel);
 		for (BlockNumber page = 0; page < pages; page++)
 		{
 			CHECK_FOR_INTERRUPTS();
 			queue_segment_visit_seen(rel, page, snapshot, count_row, &rows);
 		}
+		note_priorities(state, &rows);
 		relation_close(rel, AccessShareLock);
 		/* Fewer than known: a prepared transaction has deleted some, just now for all we know. */
 		if (rows.all - rows_before < live_before)

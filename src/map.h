@@ -26,9 +26,10 @@
 typedef enum QueueSegmentRole
 {
 	QUEUE_SEGMENT_FREE,			/* entry unused -> reserve, active, sealed */
-	QUEUE_SEGMENT_RESERVE,		/* empty -> active, timed, copies */
+	QUEUE_SEGMENT_RESERVE,		/* empty -> active, timed, priority, copies */
 	QUEUE_SEGMENT_ACTIVE,		/* takes inserts -> sealed */
 	QUEUE_SEGMENT_TIMED,		/* takes those of its bucket -> sealed */
+	QUEUE_SEGMENT_PRIORITY,		/* takes those of its priority -> sealed */
 	QUEUE_SEGMENT_COPIES,		/* takes what an ordered queue stores again -> sealed */
 	QUEUE_SEGMENT_SEALED,		/* full -> reserve, when all is dead */
 } QueueSegmentRole;
@@ -45,12 +46,14 @@ typedef enum QueueSegmentKept
 
 /*
  * Times of delivery, by the wall clock, that share segments: "end" is later
- * than all of them.
+ * than all of them. Without any time it is for those of a priority that can be
+ * delivered at once.
  */
 typedef struct QueueBucket
 {
 	TimestampTz begin;
 	TimestampTz end;
+	int			priority;		/* and this they have */
 } QueueBucket;
 
 typedef struct QueueSegment
@@ -66,6 +69,7 @@ typedef struct QueueSegment
 	bool		timed;			/* is or was a bucket's, and not emptied since */
 	bool		copies;			/* has or had copies of an ordered queue, likewise */
 	QueueBucket bucket;			/* that */
+	int			priority;		/* of what it takes */
 
 	/* changed only under an exclusive lock on the relation */
 	pg_atomic_uint32 generation;
@@ -75,6 +79,8 @@ typedef struct QueueSegment
 	pg_atomic_uint64 word;		/* earliest due of all groups, with version */
 	pg_atomic_uint32 pages;		/* pages that may hold tuples */
 	pg_atomic_uint32 begun;		/* pages that were given a first tuple */
+	pg_atomic_uint32 priorities;	/* bits of those that may be on its pages */
+	pg_atomic_uint32 mixed;		/* number of pages on which there may be others than its own */
 	pg_atomic_uint64 toasted;	/* bytes out of line, when last looked at */
 	pg_atomic_uint64 deleted_at;	/* QueueTime of the last committed delete */
 	pg_atomic_uint64 live;		/* rows inserted minus deleted, as int64; hint */

@@ -92,6 +92,34 @@ queue_message_id(HeapTuple tuple, TupleDesc desc)
 	return DatumGetInt64(heap_getattr(tuple, QUEUE_COLUMN_ID, desc, &isnull));
 }
 
+/* Whatever is stored there, it is one of those that there are. */
+static int
+known_priority(Datum value, bool isnull)
+{
+	int			priority = isnull ? QUEUE_PRIORITY_DEFAULT : DatumGetInt16(value);
+
+	return Min(Max(priority, 0), QUEUE_PRIORITIES - 1);
+}
+
+int
+queue_message_priority(const QueueMessage *message)
+{
+	bool		isnull;
+	Datum		value = queue_message_get(message, QUEUE_COLUMN_PRIORITY, &isnull);
+
+	return known_priority(value, isnull);
+}
+
+/* The same of one that is stored. */
+int
+queue_message_tuple_priority(HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		value = heap_getattr(tuple, QUEUE_COLUMN_PRIORITY, desc, &isnull);
+
+	return known_priority(value, isnull);
+}
+
 void
 queue_message_head(QueueMessageHead *head, HeapTuple tuple, TupleDesc desc)
 {

@@ -10,6 +10,8 @@
 #include "datatype/timestamp.h"
 #include "utils/jsonb.h"
 
+#include "options.h"
+
 /* Columns of a segment: the fixed-width ones first. */
 typedef enum QueueColumn
 {
@@ -64,6 +66,8 @@ extern HeapTuple queue_message_form(const QueueMessage *message, TupleDesc desc)
 extern void queue_message_deform(QueueMessage *message, HeapTuple tuple, TupleDesc desc);
 extern void queue_message_detoast(QueueMessage *message);
 extern int64 queue_message_id(HeapTuple tuple, TupleDesc desc);
+extern int	queue_message_priority(const QueueMessage *message);
+extern int	queue_message_tuple_priority(HeapTuple tuple, TupleDesc desc);
 extern void queue_message_head(QueueMessageHead *head, HeapTuple tuple, TupleDesc desc);
 extern uint64 queue_message_hash_key(const char *key, int length);
 extern Size queue_message_size(const QueueMessage *message);

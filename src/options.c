@@ -59,7 +59,7 @@ typedef struct OptionRow
 #define A_SIZE "a size such as \"64MB\""
 
 static const OptionRow rows[] = {
-	{"aging_step", OPTION_INTERVAL, LATER, "60 s", NULL, "waiting time that raises a message by one priority"},
+	{"aging_step", OPTION_INTERVAL, AT(aging_step), true, 1000, YEAR, "60 s", NULL, "waiting time that raises a message by one priority"},
 	{"backoff", OPTION_ENUM, AT(backoff), true, 0, 0, "exponential", "none|fixed|linear|exponential|list", "how the delay grows from failure to failure"},
 	{"backoff_base", OPTION_INTERVAL, AT(backoff_base), true, 0, YEAR, "1 s", NULL, "delay after the first failure"},
 	{"backoff_jitter", OPTION_NUMBER, AT(backoff_jitter), true, 0, 1, "0.2", NULL, "share of the delay that is random"},
@@ -86,7 +86,7 @@ static const OptionRow rows[] = {
 	{"on_expiry", OPTION_ENUM, AT(on_expiry), true, 0, 0, "dead_letter", "dead_letter|drop", "what happens to an expired message"},
 	{"ordered", OPTION_BOOLEAN, AT(ordered), true, 0, 0, "false", NULL, "messages of a key are delivered in order"},
 	{"overflow", OPTION_ENUM, LATER, "reject", "reject|drop_oldest|block", "what a full queue does with a new message"},
-	{"priority_mode", OPTION_ENUM, LATER, "aging", "aging|strict", "whether waiting raises a priority"},
+	{"priority_mode", OPTION_ENUM, AT(priority_mode), true, 0, 0, "aging", "aging|strict", "whether waiting raises a priority"},
 	{"retention", OPTION_INTERVAL, LATER, "0", NULL, "how long acked messages are kept"},
 	{"segment_size", OPTION_SIZE, AT(segment_size), true, 65536, 4294967296.0, NULL, NULL, "size of a segment; default: the setting queue.segment_size"},
 	{"single_active_consumer", OPTION_BOOLEAN, LATER, "false", NULL, "one consumer at a time"},

@@ -11,6 +11,10 @@
 
 #define QUEUE_MAX_BACKOFF_LIST 32
 
+/* Priorities are 0 to 9, higher ones go first; a message without one has this. */
+#define QUEUE_PRIORITIES 10
+#define QUEUE_PRIORITY_DEFAULT 4
+
 typedef enum QueueBackoff
 {
 	QUEUE_BACKOFF_NONE,
@@ -25,6 +29,12 @@ typedef enum QueueOnExpiry
 	QUEUE_EXPIRY_DEAD_LETTER,
 	QUEUE_EXPIRY_DROP,
 } QueueOnExpiry;
+
+typedef enum QueuePriorityMode
+{
+	QUEUE_PRIORITY_AGING,
+	QUEUE_PRIORITY_STRICT,
+} QueuePriorityMode;
 
 typedef enum QueueOnDead
 {
@@ -52,6 +62,8 @@ typedef struct QueueOptions
 	bool		notify;
 	bool		ordered;
 	int			on_dead;		/* QueueOnDead */
+	int			priority_mode;	/* QueuePriorityMode */
+	int64		aging_step;
 	int64		segment_size;	/* bytes, 0 = the setting */
 } QueueOptions;
 

@@ -3,7 +3,7 @@
  *	  Which segment of a queue's ring takes what is being stored.
  *
  * New messages go to the active segment, those that wait for their time to one
- * of their bucket, what an ordered queue stores again to one for copies. Whoever
+ * of their bucket, those of another priority than the usual to one of theirs, what an ordered queue stores again to one for copies. Whoever
  * opens one gets a lock on it that is kept until the transaction ends; the
  * choice is made under the ring lock and looked at once more with that lock held.
  */
@@ -153,7 +153,7 @@ queue_place_open_copies(QueueState *state, int64 size, QueueSegment **segment, b
 			 errhint("The worker makes one; queue.health() tells why it does not.")));
 }
 
-/* ---- messages that wait for their time ---- */
+/* ---- messages that wait for their time, or have a priority ---- */
 
 /* Whether the rest of the segment's messages is about to fall due. */
 bool
@@ -176,7 +176,7 @@ find_later_bucket(QueueState *state, const QueueBucket *bucket)
 		QueueSegment *segment = queue_segment_at(i);
 
 		if (segment->role == QUEUE_SEGMENT_TIMED && !queue_bucket_is_near(&segment->bucket) &&
-			segment->bucket.end >= bucket->end &&
+			segment->bucket.priority == bucket->priority && segment->bucket.end >= bucket->end &&
 			(best == NULL || segment->bucket.end < best->bucket.end))
 			best = segment;
 	}
@@ -206,14 +206,16 @@ bucket_fits(QueueState *state, QueueSegment *segment, const QueueBucket *bucket)
 	bool		fits;
 
 	LWLockAcquire(lock, LW_SHARED);
-	fits = segment->role == QUEUE_SEGMENT_TIMED && segment->bucket.end >= bucket->end;
+	fits = queue_segment_takes_bucket(segment) && segment->bucket.priority == bucket->priority &&
+		(segment->role == QUEUE_SEGMENT_PRIORITY) == queue_bucket_is_at_once(bucket) &&
+		segment->bucket.end >= bucket->end;
 	LWLockRelease(lock);
 	return fits;
 }
 
 /*
- * Choose where messages of a bucket go, of what there is. NULL: to the active
- * segment. *lacking: the bucket should have a segment more. The ring lock must
+ * Choose where messages of a bucket go, of what there is. NULL: elsewhere, for
+ * instance with those of a small queue that do not wait for their time. *lacking: the bucket should have a segment more. The ring lock must
  * be held.
  */
 static QueueSegment *
@@ -222,19 +224,21 @@ choose_open(QueueState *state, int64 size, const QueueBucket *bucket, bool *lack
 	QueueSegment *full = queue_ring_find_bucket(state, bucket);
 
 	*lacking = false;
-	if (is_small(state, size) || (full && queue_segment_bytes(full) < size))
+	if ((!queue_bucket_is_at_once(bucket) && is_small(state, size)) ||
+		(full && queue_segment_bytes(full) < size))
 		return full;
 	*lacking = true;
-	return full ? full : find_later_bucket(state, bucket);
+	return full || queue_bucket_is_at_once(bucket) ? full : find_later_bucket(state, bucket);
 }
 
 /* The same, and take a segment from the reserve if it needs one. */
 static QueueSegment *
-choose_timed(QueueState *state, int64 size, const QueueBucket *bucket, bool *lacking)
+choose_bucket(QueueState *state, int64 size, const QueueBucket *bucket, bool *lacking)
 {
 	LWLock	   *lock = queue_state_ring_lock(state);
 	QueueSegment *chosen;
 	QueueSegment *fresh;
+	QueueSegmentRole role;
 
 	LWLockAcquire(lock, LW_SHARED);
 	chosen = choose_open(state, size, bucket, lacking);
@@ -244,13 +248,16 @@ choose_timed(QueueState *state, int64 size, const QueueBucket *bucket, bool *lac
 
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	chosen = choose_open(state, size, bucket, lacking);
-	if (*lacking && (fresh = queue_ring_use_reserve(state, QUEUE_SEGMENT_TIMED)) != NULL)
+	role = queue_bucket_is_at_once(bucket) ? QUEUE_SEGMENT_PRIORITY : QUEUE_SEGMENT_TIMED;
+	if (*lacking && (fresh = queue_ring_use_reserve(state, role)) != NULL)
 	{
 		if (chosen && queue_bucket_same(&chosen->bucket, bucket))
 			chosen->role = QUEUE_SEGMENT_SEALED;
-		fresh->timed = true;
+		fresh->timed = role == QUEUE_SEGMENT_TIMED;
 		fresh->bucket = *bucket;
-		state->timed++;
+		queue_ring_set_priority(state, fresh, bucket->priority);
+		queue_ring_know_priority(state, bucket->priority, queue_clock_wall());
+		state->timed += fresh->timed;
 		chosen = fresh;
 	}
 	LWLockRelease(lock);
@@ -259,12 +266,12 @@ choose_timed(QueueState *state, int64 size, const QueueBucket *bucket, bool *lac
 
 /*
  * Open the segment for messages of a bucket, with a lock that the caller keeps
- * until its transaction ends. NULL: the active one is to take them. *lacking:
- * the worker is to make one.
+ * until its transaction ends. NULL: there is none, another is to take them.
+ * *lacking: the worker is to make one.
  */
 Relation
-queue_place_open_timed(QueueState *state, int64 size, const QueueBucket *bucket,
-					  QueueSegment **segment, bool *lacking)
+queue_place_open_bucket(QueueState *state, int64 size, const QueueBucket *bucket,
+						QueueSegment **segment, bool *lacking)
 {
 	uint32		most = most_pages();
 
@@ -272,7 +279,7 @@ queue_place_open_timed(QueueState *state, int64 size, const QueueBucket *bucket,
 	*lacking = false;
 	for (int tries = 0; tries < 1000; tries++)
 	{
-		QueueSegment *chosen = choose_timed(state, size, bucket, lacking);
+		QueueSegment *chosen = choose_bucket(state, size, bucket, lacking);
 		Relation	rel;
 
 		CHECK_FOR_INTERRUPTS();

@@ -9,8 +9,8 @@
 
 extern Relation queue_place_open_active(QueueState *state, int64 size, QueueSegment **segment,
 										bool *lacking);
-extern Relation queue_place_open_timed(QueueState *state, int64 size, const QueueBucket *bucket,
-									   QueueSegment **segment, bool *lacking);
+extern Relation queue_place_open_bucket(QueueState *state, int64 size, const QueueBucket *bucket,
+										QueueSegment **segment, bool *lacking);
 extern Relation queue_place_open_copies(QueueState *state, int64 size, QueueSegment **segment,
 										bool *lacking);
 extern bool queue_place_waits(const QueueSegment *segment, TimestampTz wall);

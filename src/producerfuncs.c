@@ -130,6 +130,23 @@ set_headers(QueueMessage *message, Datum headers)
 	queue_message_set(message, QUEUE_COLUMN_HEADERS, headers);
 }
 
+static void
+set_priority(QueueMessage *message, const QueueDef *def, int priority)
+{
+	if (priority < 0 || priority >= QUEUE_PRIORITIES)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("priority must be between 0 and %d", QUEUE_PRIORITIES - 1),
+				 errdetail("It is %d.", priority)));
+	if (def->options.ordered)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("messages of an ordered queue have no priority"),
+				 errdetail("\"%s\" delivers the messages of a key in the order in which they came.", def->name),
+				 errhint("Use a queue for each priority, or one that is not ordered.")));
+	queue_message_set(message, QUEUE_COLUMN_PRIORITY, Int16GetDatum(priority));
+}
+
 /* It has one since it was stored. */
 static Datum
 id_of(const QueueMessage *message)
@@ -161,7 +178,6 @@ enqueue_one(FunctionCallInfo fcinfo, const char *function, QueueColumn content, 
 		queue_error_null("queue");
 	if (PG_ARGISNULL(ARG_CONTENT))
 		queue_error_null(content_name);
-	refuse_unless_null(PG_ARGISNULL(ARG_PRIORITY), "priority");
 	refuse_unless_null(PG_ARGISNULL(ARG_DEDUP_KEY), "dedup_key");
 	def = queue_catalog_open(PG_GETARG_TEXT_PP(ARG_QUEUE), QUEUE_ACL_ENQUEUE);
 	if (!PG_ARGISNULL(ARG_DELIVER_AT))
@@ -176,6 +192,8 @@ enqueue_one(FunctionCallInfo fcinfo, const char *function, QueueColumn content, 
 		queue_message_set(&message, QUEUE_COLUMN_KEY, PG_GETARG_DATUM(ARG_KEY));
 	if (!PG_ARGISNULL(ARG_HEADERS))
 		set_headers(&message, PG_GETARG_DATUM(ARG_HEADERS));
+	if (!PG_ARGISNULL(ARG_PRIORITY))
+		set_priority(&message, def, PG_GETARG_INT32(ARG_PRIORITY));
 	queue_message_detoast(&message);
 	queue_enqueue(def, &message, 1);
 	return DatumGetInt64(id_of(&message));
@@ -286,7 +304,6 @@ enqueue_many(FunctionCallInfo fcinfo, const char *function, QueueColumn content,
 		queue_error_null("queue");
 	if (PG_ARGISNULL(BATCH_CONTENTS))
 		queue_error_null(content_name);
-	refuse_unless_null(PG_ARGISNULL(BATCH_PRIORITY), "priority");
 	refuse_unless_null(PG_ARGISNULL(BATCH_DEDUP_KEYS), "dedup_keys");
 	def = queue_catalog_open(PG_GETARG_TEXT_PP(BATCH_QUEUE), QUEUE_ACL_ENQUEUE);
 	deconstruct(PG_GETARG_ARRAYTYPE_P(BATCH_CONTENTS), &contents);
@@ -313,6 +330,8 @@ enqueue_many(FunctionCallInfo fcinfo, const char *function, QueueColumn content,
 			queue_message_set(&messages[i], QUEUE_COLUMN_KEY, keys.values[i]);
 		if (has_headers && !headers.nulls[i])
 			set_headers(&messages[i], headers.values[i]);
+		if (!PG_ARGISNULL(BATCH_PRIORITY))
+			set_priority(&messages[i], def, PG_GETARG_INT32(BATCH_PRIORITY));
 	}
 	if (contents.count > 0)
 		queue_enqueue(def, messages, contents.count);
@@ -372,7 +391,7 @@ check_read_only(TriggerData *trigger)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("column \"%s\" of a queue cannot be given", columns[i]),
-					 errhint("To insert: payload or body, key, headers, delay or deliver_at, ttl, options.")));
+					 errhint("To insert: payload or body, key, priority, headers, delay or deliver_at, ttl, options.")));
 	}
 }
 
@@ -416,6 +435,9 @@ fill_from_row(TriggerData *trigger, QueueDef *def, QueueMessage *message)
 	value = given(trigger, "headers", &isnull);
 	if (!isnull)
 		set_headers(message, value);
+	value = given(trigger, "priority", &isnull);
+	if (!isnull)
+		set_priority(message, def, DatumGetInt16(value));
 }
 
 /* The row as stored, for RETURNING. */
@@ -465,7 +487,6 @@ queue_view_insert(PG_FUNCTION_ARGS)
 	if (def == NULL)
 		queue_error_no_queue(RelationGetRelationName(trigger->tg_relation));
 	check_read_only(trigger);
-	refuse_given(trigger, "priority");
 	refuse_given(trigger, "dedup_key");
 	refuse_given(trigger, "unique_key");
 	fill_from_row(trigger, def, &message);

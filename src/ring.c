@@ -59,8 +59,52 @@ free_ring(QueueState *state)
 	state->reserves = 0;
 	state->timed = 0;
 	state->copies = QUEUE_NONE;
+	pg_atomic_write_u32(&state->priorities, 0);
 	pg_atomic_write_u32(&state->copies_unknown, 1);
 	pg_atomic_fetch_add_u32(&state->blocked_changes, 1);
+}
+
+/*
+ * Have claims look for a priority, whose first message was enqueued no earlier
+ * than "head", among those of a queue. The ring lock must be held.
+ */
+void
+queue_ring_know_priority(QueueState *state, int priority, TimestampTz head)
+{
+	uint32		known = pg_atomic_read_u32(&state->priorities);
+
+	if (!(known & (1 << priority)) || head < (TimestampTz) pg_atomic_read_u64(&state->heads[priority]))
+		pg_atomic_write_u64(&state->heads[priority], (uint64) head);
+	pg_atomic_write_u32(&state->priorities, known | (1 << priority));
+}
+
+/* An empty segment is for messages of a priority. The ring lock must be held. */
+void
+queue_ring_set_priority(QueueState *state, QueueSegment *segment, int priority)
+{
+	segment->priority = priority;
+	pg_atomic_write_u32(&segment->priorities, 1 << priority);
+	pg_atomic_write_u32(&segment->mixed, 0);
+}
+
+/*
+ * A message is in a segment that is not for its priority: have it found there all
+ * the same. Called before the message can be seen, or by who counts all.
+ */
+void
+queue_ring_note_priority(QueueState *state, QueueSegment *segment, BlockNumber page, int priority)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+
+	if ((pg_atomic_read_u32(&segment->priorities) & (1 << priority)) &&
+		(segment->priority == priority || page < pg_atomic_read_u32(&segment->mixed)))
+		return;
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	pg_atomic_fetch_or_u32(&segment->priorities, 1 << priority);
+	if (segment->priority != priority && page >= pg_atomic_read_u32(&segment->mixed))
+		pg_atomic_write_u32(&segment->mixed, page + 1);
+	queue_ring_know_priority(state, priority, queue_clock_wall());
+	LWLockRelease(lock);
 }
 
 /*
@@ -81,13 +125,12 @@ queue_ring_use_reserve(QueueState *state, QueueSegmentRole role)
 	unlink_segment(state, segment);
 	append(state, segment);
 	segment->role = role;
+	queue_ring_set_priority(state, segment, QUEUE_PRIORITY_DEFAULT);
 	state->reserves--;
 	return segment;
 }
 
 /* ---- buckets ---- */
-
-static const QueueBucket near_bucket = {DT_NOBEGIN, DT_NOEND};
 
 /*
  * The bucket of a time of delivery. Buckets grow with the distance, by powers
@@ -95,13 +138,13 @@ static const QueueBucket near_bucket = {DT_NOBEGIN, DT_NOEND};
  * wait for, and each can be emptied soon after its end.
  */
 QueueBucket
-queue_ring_bucket(TimestampTz visible_at, TimestampTz wall)
+queue_ring_bucket(TimestampTz visible_at, TimestampTz wall, int priority)
 {
 	int64		width = USECS_PER_MINUTE;
-	QueueBucket bucket;
+	QueueBucket bucket = {DT_NOBEGIN, DT_NOEND, priority};
 
 	if (TIMESTAMP_NOT_FINITE(visible_at) || visible_at < wall + QUEUE_BUCKET_NEAR)
-		return near_bucket;
+		return bucket;
 	while (width < (visible_at - wall) / 8)
 		width *= 4;
 	bucket.begin = visible_at - visible_at % width;
@@ -117,7 +160,7 @@ QueueSegment *
 queue_ring_find_bucket(QueueState *state, const QueueBucket *bucket)
 {
 	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)
-		if (queue_segment_at(i)->role == QUEUE_SEGMENT_TIMED &&
+		if (queue_segment_takes_bucket(queue_segment_at(i)) &&
 			queue_bucket_same(&queue_segment_at(i)->bucket, bucket))
 			return queue_segment_at(i);
 	return NULL;
@@ -126,21 +169,23 @@ queue_ring_find_bucket(QueueState *state, const QueueBucket *bucket)
 /* ---- loading ---- */
 
 /*
- * Have a segment that was found with messages of times to come go on to take
- * those of that time, the youngest of a bucket if there are several: else each
- * restart would leave another. The ring lock must be held.
+ * Have a segment that was found with messages of times to come, or of a priority
+ * of its own, go on to take those, the youngest of a bucket if there are several:
+ * else each restart would leave another. The ring lock must be held.
  */
 static void
 adopt(QueueState *state, QueueSegment *segment, TimestampTz wall)
 {
-	QueueBucket bucket = queue_ring_bucket(segment->bucket.begin, wall);
+	QueueBucket bucket = segment->timed
+		? queue_ring_bucket(segment->bucket.begin, wall, segment->priority)
+		: queue_bucket_at_once(segment->priority);
 	QueueSegment *older = queue_ring_find_bucket(state, &bucket);
 
 	if (queue_bucket_is_near(&bucket))
 		return;
 	if (older)
 		older->role = QUEUE_SEGMENT_SEALED;
-	segment->role = QUEUE_SEGMENT_TIMED;
+	segment->role = segment->timed ? QUEUE_SEGMENT_TIMED : QUEUE_SEGMENT_PRIORITY;
 	segment->bucket = bucket;
 }
 
@@ -173,7 +218,7 @@ queue_ring_provide_copies(QueueState *state)
 
 /*
  * Which of the segments found goes on to take inserts; -1: none. It is the
- * youngest with messages that do not wait for their time, or else an empty one,
+ * youngest with messages that have neither a time nor a priority, or else an empty one,
  * or else any. What was being emptied when the server died is for the worker
  * first.
  */
@@ -187,7 +232,8 @@ choose_active(const QueueSegmentFacts *facts, int n)
 	{
 		if (facts[i].half_emptied)
 			continue;
-		if (facts[i].pages > 0 && !TIMESTAMP_IS_NOBEGIN(facts[i].visible_at))
+		if (facts[i].pages > 0 &&
+			(!TIMESTAMP_IS_NOBEGIN(facts[i].visible_at) || facts[i].priority != QUEUE_PRIORITY_DEFAULT))
 			other = i;
 		else if (facts[i].pages > 0 || active < 0)
 			active = i;
@@ -235,11 +281,12 @@ link_ring(QueueState *state, const QueueSegmentFacts *facts, int n)
 		if (segment == NULL)
 			return false;
 		append(state, segment);
+		queue_ring_know_priority(state, segment->priority, Min(facts[i].enqueued_at, wall));
 		if (i == active)
 			make_active(state, segment);
 		else if (role == QUEUE_SEGMENT_RESERVE)
 			state->reserves++;
-		else if (segment->timed && !facts[i].half_emptied)
+		else if ((segment->timed || segment->priority != QUEUE_PRIORITY_DEFAULT) && !facts[i].half_emptied)
 			adopt(state, segment, wall);
 		state->timed += segment->timed;
 		/* The youngest goes on. */
@@ -345,6 +392,7 @@ add(QueueState *state, Oid relid, int32 number)
 	if (segment)
 	{
 		append(state, segment);
+		queue_ring_know_priority(state, segment->priority, Min(facts.enqueued_at, queue_clock_wall()));
 		if (pg_atomic_read_u32(&state->active) == QUEUE_NONE)
 			make_active(state, segment);
 		else if (facts.pages > 0 || facts.half_emptied)
@@ -442,12 +490,12 @@ is_in_lane(const QueueSegment *segment, QueueLane lane)
 
 /*
  * Walk a lane of the ring from the oldest segment on, past those that have
- * nothing due by "now". *position begins as 0 and is the rank of the segment
+ * nothing due by "now", or nothing of some priorities (bits). *position begins as 0 and is the rank of the segment
  * seen last: whoever moves to the end meanwhile gets a new rank, so none is
  * missed.
  */
 bool
-queue_ring_next_in(QueueState *state, QueueLane lane, uint64 *position, QueueTime now,
+queue_ring_next_of(QueueState *state, QueueLane lane, uint32 priorities, uint64 *position, QueueTime now,
 				   QueueSegment **segment, uint32 *generation)
 {
 	LWLock	   *lock = queue_state_ring_lock(state);
@@ -461,7 +509,8 @@ queue_ring_next_in(QueueState *state, QueueLane lane, uint64 *position, QueueTim
 		if (candidate->rank <= *position)
 			continue;
 		*position = candidate->rank;
-		if (!is_in_lane(candidate, lane) || queue_map_due(candidate) > now)
+		if (!is_in_lane(candidate, lane) || queue_map_due(candidate) > now ||
+			!(pg_atomic_read_u32(&candidate->priorities) & priorities))
 			continue;
 		*segment = candidate;
 		*generation = pg_atomic_read_u32(&candidate->generation);
@@ -469,6 +518,14 @@ queue_ring_next_in(QueueState *state, QueueLane lane, uint64 *position, QueueTim
 	}
 	LWLockRelease(lock);
 	return found;
+}
+
+/* The same of any priority. */
+bool
+queue_ring_next_in(QueueState *state, QueueLane lane, uint64 *position, QueueTime now,
+				   QueueSegment **segment, uint32 *generation)
+{
+	return queue_ring_next_of(state, lane, PG_UINT32_MAX, position, now, segment, generation);
 }
 
 /* The same for all of the ring. */
@@ -524,6 +581,17 @@ queue_ring_advance(QueueState *state, QueueSegment *full)
 	LWLockRelease(lock);
 }
 
+/* Forget priorities of which there can be nothing. The ring lock must be held. */
+static void
+forget_priorities(QueueState *state)
+{
+	uint32		left = 0;
+
+	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)
+		left |= pg_atomic_read_u32(&queue_segment_at(i)->priorities);
+	pg_atomic_write_u32(&state->priorities, left);
+}
+
 /* An emptied segment goes to the end of the ring. */
 void
 queue_ring_reuse(QueueState *state, QueueSegment *emptied)
@@ -539,6 +607,8 @@ queue_ring_reuse(QueueState *state, QueueSegment *emptied)
 	state->timed -= emptied->timed;
 	emptied->timed = false;
 	emptied->copies = false;
+	queue_ring_set_priority(state, emptied, QUEUE_PRIORITY_DEFAULT);
+	forget_priorities(state);
 	queue_ring_provide_copies(state);
 	emptied->bucket = (QueueBucket) {0};
 	LWLockRelease(lock);

@@ -141,6 +141,8 @@ read_first(Relation rel, QueueSegmentFacts *facts)
 	facts->first_id = 0;
 	facts->visible_at = DT_NOBEGIN;
 	facts->copies = false;
+	facts->priority = QUEUE_PRIORITY_DEFAULT;
+	facts->enqueued_at = DT_NOEND;
 	for (BlockNumber block = 0; block < facts->pages && facts->first_id == 0; block++)
 	{
 		Buffer		buffer = ReadBuffer(rel, block);
@@ -157,6 +159,8 @@ read_first(Relation rel, QueueSegmentFacts *facts)
 			facts->first_id = head.id;
 			facts->visible_at = head.visible_at;
 			facts->copies = head.is_copy;
+			facts->priority = queue_message_tuple_priority(&tuple, RelationGetDescr(rel));
+			facts->enqueued_at = head.enqueued_at;
 			break;
 		}
 		UnlockReleaseBuffer(buffer);
@@ -250,7 +254,10 @@ queue_segment_allocate(QueueState *state, const QueueSegmentFacts *facts, QueueS
 		/* It belongs to a bucket that is gone, but for its times. */
 		segment->copies = state->ordered && facts->copies;
 		segment->timed = !TIMESTAMP_IS_NOBEGIN(facts->visible_at) && !state->ordered;
-		segment->bucket = (QueueBucket) {facts->visible_at, facts->visible_at};
+		segment->priority = state->ordered ? QUEUE_PRIORITY_DEFAULT : facts->priority;
+		segment->bucket = (QueueBucket) {facts->visible_at, facts->visible_at, segment->priority};
+		pg_atomic_init_u32(&segment->priorities, 1 << segment->priority);
+		pg_atomic_init_u32(&segment->mixed, 0);
 		segment->emptied_by = InvalidFullTransactionId;
 		segment->proven_under = InvalidTransactionId;
 		segment->move_at = 0;

@@ -22,6 +22,8 @@ typedef struct QueueSegmentFacts
 	BlockNumber pages;
 	int64		toasted;		/* bytes out of line */
 	int64		first_id;
+	int			priority;		/* of the first message */
+	TimestampTz enqueued_at;	/* likewise */
 	bool		copies;			/* the first message was stored again */
 	TimestampTz visible_at;		/* of that message; DT_NOBEGIN: none */
 	bool		half_emptied;	/* its toast table, by somebody who died */

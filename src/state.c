@@ -127,6 +127,9 @@ reset(QueueState *state, Oid database, int32 id)
 	pg_atomic_init_u32(&state->definition, 0);
 	pg_atomic_init_u32(&state->inexact, 1);
 	pg_atomic_init_u32(&state->round, 0);
+	pg_atomic_init_u32(&state->priorities, 0);
+	for (int i = 0; i < QUEUE_PRIORITIES; i++)
+		pg_atomic_init_u64(&state->heads[i], 0);
 	pg_atomic_init_u32(&state->turn, 0);
 	pg_atomic_init_u32(&state->ready_keys, 0);
 	pg_atomic_init_u64(&state->look_at, QUEUE_TIME_NEVER);

@@ -11,6 +11,7 @@
 #include "storage/spin.h"
 
 #include "clock.h"
+#include "options.h"
 
 /* Index of a state or a segment that is none. */
 #define QUEUE_NONE PG_UINT32_MAX
@@ -64,6 +65,8 @@ typedef struct QueueState
 	pg_atomic_uint32 slots;		/* leases and the like that it holds */
 	pg_atomic_uint32 sleepers;
 	pg_atomic_uint32 inexact;	/* counters are being rebuilt */
+	pg_atomic_uint32 priorities;	/* bits of those that may be there (priority.c) */
+	pg_atomic_uint64 heads[QUEUE_PRIORITIES]; /* of each, when its first message was enqueued, by the wall clock */
 	pg_atomic_uint32 round;		/* counts claims: which lane is first */
 	pg_atomic_uint32 turn;		/* pid of who claims from an ordered queue; 0: nobody */
 	pg_atomic_uint32 ready_keys;	/* in the list below */

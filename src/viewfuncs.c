@@ -114,7 +114,7 @@ rate_of(QueueState *state, int counter, int64 now_total)
 	return seconds > 0 ? (now_total - (int64) oldest) / seconds : 0;
 }
 
-/* The oldest message of the first page that is due, as an age. */
+/* The oldest message of the first page of each priority that is due, as an age. */
 typedef struct Oldest
 {
 	TupleDesc	desc;
@@ -138,15 +138,18 @@ see_oldest(HeapTuple tuple, QueueTupleFate fate, void *arg)
 static TimestampTz
 oldest_ready(QueueState *state)
 {
-	Oldest		oldest = {.at = DT_NOEND};
+	TimestampTz at = DT_NOEND;
 	QueueTime	now = queue_clock_now();
+	uint32		left = pg_atomic_read_u32(&state->priorities);
 	uint64		position = 0;
 	QueueSegment *segment;
 	uint32		generation;
 
-	while (oldest.at == DT_NOEND && queue_ring_next(state, &position, now, &segment, &generation))
+	while (left != 0 && queue_ring_next(state, &position, now, &segment, &generation))
 	{
-		Relation	rel = queue_segment_open(segment, generation, AccessShareLock);
+		Oldest		oldest = {.at = DT_NOEND};
+		uint32		priority = 1 << segment->priority;
+		Relation	rel = left & priority ? queue_segment_open(segment, generation, AccessShareLock) : NULL;
 		BlockNumber page;
 		BlockNumber from = 0;
 		BlockNumber busy = InvalidBlockNumber;
@@ -166,8 +169,11 @@ oldest_ready(QueueState *state)
 		if (oldest.at == DT_NOEND && busy < RelationGetNumberOfBlocks(rel))
 			queue_segment_visit(rel, busy, NULL, false, see_oldest, &oldest);
 		relation_close(rel, AccessShareLock);
+		if (oldest.at != DT_NOEND)
+			left &= ~priority;
+		at = Min(at, oldest.at);
 	}
-	return oldest.at;
+	return at;
 }
 
 /*
@@ -308,7 +314,7 @@ queue_stats(PG_FUNCTION_ARGS)
 static void
 show_segments(QueueDef *def, ReturnSetInfo *result)
 {
-	static const char *const roles[] = {"free", "reserve", "active", "timed", "copies", "sealed"};
+	static const char *const roles[] = {"free", "reserve", "active", "timed", "priority", "copies", "sealed"};
 	static const char *const kept[] = {
 		NULL, "messages", "delay", "locked", "in progress"
 	};

@@ -1,0 +1,94 @@
+/*
+ * priority.c
+ *	  Which priority's turn it is.
+ *
+ * With aging a message of priority p that was enqueued at t comes before all
+ * whose t - p * aging_step is later: an order that no waiting changes, so nothing
+ * has to be raised. Each priority's messages are in segments of their own, oldest
+ * first, so only the first of each has to be compared. When that was enqueued is
+ * known roughly, in QueueState.heads: no later than it was, but for messages that
+ * came back after somebody had found nothing of their priority.
+ */
+#include "postgres.h"
+
+#include "port/pg_bitutils.h"
+
+#include "priority.h"
+
+/* So often a call may turn to a priority that is not first after all; then it takes what is there. */
+#define TURNS_IN_VAIN (2 * QUEUE_PRIORITIES)
+
+/* Whether a queue has messages of more than one. */
+bool
+queue_priority_several(QueueState *state)
+{
+	uint32		known = pg_atomic_read_u32(&state->priorities);
+
+	return (known & (known - 1)) != 0;
+}
+
+void
+queue_priority_begin(QueuePriorityTurns *turns, QueueState *state, const QueueOptions *options)
+{
+	turns->state = state;
+	turns->step = options->priority_mode == QUEUE_PRIORITY_AGING ? options->aging_step : 0;
+	turns->left = pg_atomic_read_u32(&state->priorities);
+	turns->in_vain = 0;
+}
+
+/* By this the first messages of priorities are compared: lower goes first. */
+static TimestampTz
+rank_of(const QueuePriorityTurns *turns, int priority)
+{
+	TimestampTz head = (TimestampTz) pg_atomic_read_u64(&turns->state->heads[priority]);
+
+	return head - priority * turns->step;
+}
+
+/* The priority to go on with, and up to when its messages come before all others. */
+bool
+queue_priority_next(QueuePriorityTurns *turns, int *priority, TimestampTz *until)
+{
+	TimestampTz first = DT_NOEND;
+	TimestampTz second = DT_NOEND;
+
+	if (turns->left == 0)
+		return false;
+	if (turns->step == 0)
+		turns->priority = pg_leftmost_one_pos32(turns->left);
+	for (int i = QUEUE_PRIORITIES - 1; i >= 0 && turns->step > 0; i--)
+	{
+		TimestampTz rank;
+
+		if (!(turns->left & (1 << i)))
+			continue;
+		rank = rank_of(turns, i);
+		if (rank < first || first == DT_NOEND)
+		{
+			second = first;
+			first = rank;
+			turns->priority = i;
+		}
+		else
+			second = Min(second, rank);
+	}
+	*priority = turns->priority;
+	*until = second == DT_NOEND || turns->in_vain > TURNS_IN_VAIN ? DT_NOEND : second + turns->priority * turns->step;
+	return true;
+}
+
+/*
+ * All of the priority was looked at, or it has come to a message that is past its
+ * turn. "head" is when that was enqueued, or else the last one taken, or now if
+ * there was none at all; DT_NOEND: something else was there, of which we know
+ * nothing.
+ */
+void
+queue_priority_looked(QueuePriorityTurns *turns, TimestampTz head, bool past, bool took)
+{
+	if (head != DT_NOEND)
+		pg_atomic_write_u64(&turns->state->heads[turns->priority], (uint64) head);
+	turns->in_vain += !took;
+	if (!past)
+		turns->left &= ~(1 << turns->priority);
+}
