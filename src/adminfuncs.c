@@ -432,6 +432,7 @@ drop_queue(Oid view)
 	queue_delta_dropped(def->state);
 	segments = queue_catalog_segments(id);
 	queue_blocked_delete_all(id);
+	queue_limit_delete_all(queue_catalog_relation("_limit"), queue_catalog_relation("_limit_pkey"), id);
 	queue_catalog_delete(view, id);
 	foreach(cell, segments)
 		drop_relation(((QueueCatalogSegment *) lfirst(cell))->relid);

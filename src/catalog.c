@@ -209,6 +209,7 @@ get_definition(Oid view)
 	{
 		def->valid = false;
 		def->state = NULL;
+		def->limits.named = NULL;
 	}
 	/* A change that has committed may be ahead of its invalidation message. */
 	else if (def->state && queue_state_is(def->state, def->id) &&
@@ -226,9 +227,14 @@ get_definition(Oid view)
 		bool		exists = name && is_view_of_ours(view) && with_view(view, see_definition, &fresh);
 
 		if (exists)
+		{
 			strlcpy(fresh.name, name, NAMEDATALEN);
+			queue_limit_read(queue_catalog_relation("_limit"), queue_catalog_relation("_limit_pkey"),
+							 fresh.id, &fresh.limits);
+		}
 		MemoryContextSwitchTo(old);
 		MemoryContextDelete(scratch);
+		queue_limit_forget(&def->limits);
 		if (!exists)
 		{
 			hash_search(cache, &view, HASH_REMOVE, NULL);

@@ -10,6 +10,7 @@
 #include "utils/acl.h"
 #include "utils/rel.h"
 
+#include "limit.h"
 #include "options.h"
 #include "state.h"
 
@@ -27,6 +28,7 @@ typedef struct QueueDef
 	bool		paused_dequeue;
 	bool		paused_enqueue;
 	QueueOptions options;		/* text fields: NULL */
+	QueueLimits limits;
 	QueueState *state;			/* NULL on a standby */
 	uint32		version;		/* of the definition, as the state counts it */
 } QueueDef;

@@ -22,6 +22,7 @@
 #include "lease.h"
 #include "message.h"
 #include "pending.h"
+#include "priority.h"
 #include "wakeup.h"
 
 /* What a slot says of its message, whatever it is taken for. Slot is locked. */
@@ -46,6 +47,7 @@ fill_slot(QueueClaim *claim, QueueSlot *slot, HeapTuple tuple, const QueueMessag
 	slot->taken = claim->visit.now;
 	slot->deadline = QUEUE_TIME_NEVER;
 	slot->next = claim->visit.now;
+	slot->metered = false;
 	slot->prior = QUEUE_SLOT_FREE;
 	slot->xid = InvalidFullTransactionId;
 	slot->owner = GetUserId();
@@ -83,6 +85,14 @@ can_die(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head)
 	return !queue_message_has_died(&message);
 }
 
+static QueueTime
+deadline_of(QueueClaim *claim)
+{
+	const QueueClaimRequest *request = claim->request;
+
+	return claim->visit.now + (request->lease ? request->lease : request->def->options.lease_timeout);
+}
+
 static void
 fill_lease(QueueClaim *claim, QueueSlot *slot, const QueueMessageHead *head, bool dies)
 {
@@ -91,7 +101,7 @@ fill_lease(QueueClaim *claim, QueueSlot *slot, const QueueMessageHead *head, boo
 	int64		lease = request->lease ? request->lease : def->options.lease_timeout;
 
 	slot->taken = claim->visit.now;
-	slot->deadline = claim->visit.now + lease;
+	slot->deadline = deadline_of(claim);
 	slot->cap = claim->visit.now + Max(def->options.lease_max, lease);
 	slot->moving = false;
 	slot->retry_delay = queue_options_retry_delay(&def->options, slot->failures + 1);
@@ -170,6 +180,74 @@ unget_slot(QueueClaim *claim, QueueSlot *slot, uint64 word)
 		queue_slot_give_back(claim->request->def->state, 1, &number);
 }
 
+/* The key as limits and turns know it; keys that are stored compressed share one. */
+static uint64
+metered_key(QueueClaim *claim, HeapTuple tuple)
+{
+	bool		isnull;
+	Datum		value = heap_getattr(tuple, QUEUE_COLUMN_KEY, RelationGetDescr(claim->visit.rel), &isnull);
+	struct varlena *key = isnull ? NULL : (struct varlena *) DatumGetPointer(value);
+
+	if (key == NULL)
+		return QUEUE_METER_NO_KEY;
+	if (VARATT_IS_EXTERNAL(key) || VARATT_IS_COMPRESSED(key))
+		return queue_limit_hash(QUEUE_LIMIT_KEY, "", 0);
+	return queue_limit_hash(QUEUE_LIMIT_KEY, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+}
+
+static QueuePosition
+position_of(QueueClaim *claim)
+{
+	return QUEUE_POSITION(claim->visit.segment->rank, claim->visit.hold->page);
+}
+
+/* What is left to wait for its key's room is not due, but for its end. */
+static void
+wait_for_room(QueueClaim *claim, const QueueMessageHead *head)
+{
+	claim->waits = true;
+	if (head->expires_at != DT_NOEND)
+		queue_visit_due(&claim->visit, queue_clock_from_wall(head->expires_at));
+}
+
+/*
+ * Count the message, which has a locked slot, on what limits it; without a slot it
+ * is only asked. False: there is no room. Should there be limits that the caller has
+ * not heard of, there is none.
+ */
+static bool
+admit(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, QueueSlot *slot)
+{
+	bool		isnull;
+	Datum		cost;
+
+	if (!claim->metered)
+	{
+		claim->closed = claim->request->def->state->metered;
+		return !claim->closed;
+	}
+	cost = heap_getattr(tuple, QUEUE_COLUMN_COST, RelationGetDescr(claim->visit.rel), &isnull);
+	switch (queue_meter_take(&claim->metering, metered_key(claim, tuple), isnull ? 1 : DatumGetInt32(cost),
+							 position_of(claim), deadline_of(claim), slot ? queue_slot_meters(slot) : NULL))
+	{
+		case QUEUE_METER_TAKE:
+			if (slot)
+				slot->metered = true;
+			return true;
+		case QUEUE_METER_WAIT:
+			wait_for_room(claim, head);
+			break;
+		case QUEUE_METER_LATER:
+			claim->waits = true;
+			queue_visit_due(&claim->visit, claim->visit.now + queue_recheck_interval * INT64CONST(1000));
+			break;
+		case QUEUE_METER_CLOSED:
+			claim->closed = true;
+			break;
+	}
+	return false;
+}
+
 /* Lease the message to the caller. Returns false if it has to stay. */
 static bool
 claim_tuple(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, uint64 hash, HeapTuple copy)
@@ -182,8 +260,14 @@ claim_tuple(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, ui
 
 	if (slot == NULL)
 		return false;
+	if (!admit(claim, tuple, head, slot))
+	{
+		unget_slot(claim, slot, old);
+		return false;
+	}
 	if (claim->ordered && !queue_order_take(&claim->order, hash, slot))
 	{
+		queue_slot_end_metering(slot);
 		unget_slot(claim, slot, old);
 		return false;
 	}
@@ -337,12 +421,14 @@ take(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, uint64 ha
 		claim->bytes = Max(claim->bytes, claim->request->max_bytes);
 		return false;
 	}
-	/* What could not be had takes no room in the result. */
-	if (claim_tuple(claim, tuple, head, hash, heap_copytuple(tuple)))
+	claim->waits = false;
+	/* What cannot be had is not copied, and takes no room in the result. */
+	if ((!claim->metered || admit(claim, tuple, head, NULL)) &&
+		claim_tuple(claim, tuple, head, hash, heap_copytuple(tuple)))
 		claim->bytes += bytes;
-	else
-		queue_visit_due(&claim->visit, claim->visit.now);
-	return !claim->lacks_slots && !claim->order.lacks_keys;
+	else if (!claim->waits)
+		queue_visit_due(&claim->visit, claim->closed ? 0 : claim->visit.now);
+	return !claim->lacks_slots && !claim->order.lacks_keys && !claim->closed;
 }
 
 /*
@@ -443,7 +529,10 @@ consider(QueueClaim *claim, HeapTuple tuple)
 		return consider_in_order(claim, tuple, &head, hash);
 	if (claim->sweep)
 	{
-		queue_visit_due(&claim->visit, 0);
+		if (claim->request->def->state->metered && queue_meter_knows(claim->request->def->state, metered_key(claim, tuple), position_of(claim)))
+			wait_for_room(claim, &head);
+		else
+			queue_visit_due(&claim->visit, 0);
 		return true;
 	}
 	if (claim->by_priority && !is_wanted(claim, tuple, &head))
@@ -498,15 +587,22 @@ see_tuple(HeapTuple tuple, QueueTupleFate fate, void *arg)
 
 	if (claim->ordered)
 		see_in_order(claim, tuple, fate, held);
+	if (claim->mixed && fate != QUEUE_TUPLE_GONE)
+		claim->seen |= 1 << queue_message_tuple_priority(tuple, RelationGetDescr(claim->visit.rel));
 	if (!queue_visit_passes(&claim->visit, tuple, fate))
 		return true;
-	return held == QUEUE_HELD_NOT || held == QUEUE_HELD_CLAIMABLE ? consider(claim, tuple) : true;
+	if (held != QUEUE_HELD_NOT && held != QUEUE_HELD_CLAIMABLE)
+		return true;
+	claim->saw_all = consider(claim, tuple);
+	return claim->saw_all;
 }
 
 /* Visit a page whose busy bit is held, and give it back. */
 void
 queue_claim_visit(QueueClaim *claim, QueueMapHold *hold)
 {
+	uint32		moment;
+
 	queue_visit_slots(&claim->visit, hold);
 	if (claim->ordered)
 	{
@@ -515,7 +611,13 @@ queue_claim_visit(QueueClaim *claim, QueueMapHold *hold)
 		if (!claim->order.in_line)
 			queue_visit_due(&claim->visit, 0);
 	}
+	claim->mixed = hold->page < pg_atomic_read_u32(&claim->visit.segment->mixed);
+	claim->seen = 0;
+	claim->saw_all = true;
+	moment = claim->mixed ? queue_priority_moment(claim->visit.segment) : 0;
 	queue_segment_visit(claim->visit.rel, hold->page, claim->snapshot, claim->ordered, see_tuple, claim);
+	if (claim->mixed && claim->saw_all)
+		queue_map_mark(hold, moment | claim->seen);
 	queue_map_put(hold, claim->visit.due);
 }
 

@@ -50,10 +50,17 @@ typedef struct QueueClaim
 	TimestampTz until;			/* and of those only what was enqueued by then */
 	bool		past;			/* it has come to one that was enqueued later */
 	TimestampTz head;			/* when that, or the last one taken, was */
+	bool		mixed;			/* the page at hand may have several */
+	uint32		seen;			/* bits of those on the page at hand */
+	bool		saw_all;		/* of it */
 	bool		ordered;		/* the queue is; "order" goes with it */
 	QueueOrder	order;
 	bool		saw_expired;	/* or something else that a sweep hands to the worker */
 	bool		lacks_slots;
+	bool		metered;		/* the queue has limits, or fair share */
+	QueueMetering metering;
+	bool		closed;			/* there is no room for more in this call */
+	bool		waits;			/* the message at hand waits for its key's room */
 	int			patience;		/* pages in a row to look at in vain */
 	int			pages_left;		/* of these */
 	int64		looked_at;		/* pages */

@@ -289,6 +289,7 @@ forget_queue(QueueState *state, Oid database, int32 id)
 			queue_slot_unlock(slot, word);
 	}
 	queue_key_forget_queue(state);
+	queue_meter_forget_queue(state);
 	queue_ring_remove_all(state);
 	queue_state_forget(database, id);
 }

@@ -15,6 +15,7 @@
 #include "dequeue.h"
 #include "error.h"
 #include "guc.h"
+#include "limited.h"
 #include "pending.h"
 #include "priority.h"
 #include "ring.h"
@@ -82,7 +83,7 @@ wants_more(QueueClaim *claim)
 {
 	return claim->claimed_count < claim->request->wanted &&
 		claim->bytes < claim->request->max_bytes &&
-		claim->pages_left > 0 && !claim->past;
+		claim->pages_left > 0 && !claim->past && !claim->closed;
 }
 
 /* The pages behind it have nothing of the priority that is looked for. */
@@ -91,8 +92,9 @@ end_of_priority(QueueClaim *claim)
 {
 	QueueSegment *segment = claim->visit.segment;
 
-	return claim->by_priority && segment->priority != claim->priority
-		? pg_atomic_read_u32(&segment->mixed) : InvalidBlockNumber;
+	if (!claim->by_priority || segment->priority == claim->priority)
+		return InvalidBlockNumber;
+	return queue_priority_is_absent(segment, claim->priority) ? 0 : pg_atomic_read_u32(&segment->mixed);
 }
 
 /* Claim from one segment, whose relation is locked. False: out of memory. */
@@ -112,6 +114,12 @@ claim_from_segment(QueueClaim *claim, BusyPage *busy)
 		int			had = claim->claimed_count;
 
 		CHECK_FOR_INTERRUPTS();
+		if (claim->by_priority && page < pg_atomic_read_u32(&claim->visit.segment->mixed) &&
+			!queue_priority_may_be_on(claim->visit.segment, page, claim->priority))
+		{
+			from = page + 1;
+			continue;
+		}
 		claim->pages_left--;
 		claim->looked_at++;
 		/* Without a slot, what cools in one can still be claimed. */
@@ -139,6 +147,8 @@ claim_from_segment(QueueClaim *claim, BusyPage *busy)
 				return false;
 		}
 	}
+	if (claim->by_priority && end != InvalidBlockNumber && wants_more(claim))
+		queue_priority_look_for(claim->visit.segment, claim->priority);
 	if (saw_busy < end && busy->segment == NULL)
 	{
 		busy->segment = claim->visit.segment;
@@ -223,10 +233,42 @@ claim_by_priority(QueueClaim *claim, BusyPage *busy)
 		ok = claim_lanes(claim, busy);
 		queue_priority_looked(&turns, claim->looked_at == 0 ? claim->visit.wall : claim->head,
 							  claim->past, claim->claimed_count > had);
-		if (claim->claimed_count >= claim->request->wanted || claim->bytes >= claim->request->max_bytes)
+		if (claim->closed || claim->claimed_count >= claim->request->wanted ||
+			claim->bytes >= claim->request->max_bytes)
 			break;
 	}
 	claim->by_priority = claim->past = false;
+	return ok;
+}
+
+/* Claim from the lanes, by priority if there are several. */
+static bool
+claim_once(QueueClaim *claim, BusyPage *busy)
+{
+	return queue_priority_several(claim->request->def->state)
+		? claim_by_priority(claim, busy) : claim_lanes(claim, busy);
+}
+
+/* Places that a claim has looked at before it claims. */
+#define OFFERS_AT_ONCE 16
+
+/*
+ * Where keys take turns, all that nobody has looked at yet is looked at first, so
+ * that each key is known which has something; then one after the other has its turn.
+ * Else what waited for room is offered beside the rest, and comes in its place.
+ */
+static bool
+claim_limited(QueueClaim *claim, BusyPage *busy)
+{
+	int			wanted = claim->request->wanted;
+	bool		ok;
+
+	if (!claim->metering.fair)
+		queue_limited_offer(claim, Min(wanted, OFFERS_AT_ONCE));
+	do
+		ok = claim_once(claim, busy);
+	while (ok && !claim->closed && claim->claimed_count < wanted && claim->bytes < claim->request->max_bytes &&
+		   queue_limited_offer(claim, Min(wanted - claim->claimed_count, OFFERS_AT_ONCE)) > 0);
 	return ok;
 }
 
@@ -245,7 +287,7 @@ claim_round(QueueClaim *claim, BusyPage *busy)
 	/* A call has one turn, however many rounds it needs. */
 	if (claim->rounds == 1 && state->timed > 0)
 		claim->timed_first = pg_atomic_fetch_add_u32(&state->round, 1) % 2 == 1;
-	ok = queue_priority_several(state) ? claim_by_priority(claim, busy) : claim_lanes(claim, busy);
+	ok = claim->metered ? claim_limited(claim, busy) : claim_once(claim, busy);
 	queue_slot_return_reserved();
 	return ok;
 }
@@ -307,6 +349,7 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	QueueClaim *claim = palloc(sizeof(QueueClaim));
 	BusyPage	busy;
 	bool		looked_again = false;
+	bool		made_room = false;
 	bool		ok;
 	bool		lacks_keys;
 	int			n;
@@ -324,6 +367,7 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	claim->looked_at = 0;
 	claim->ordered = request->def->options.ordered;
 	claim->order.lacks_keys = false;
+	queue_limited_begin(claim);
 	busy.segment = NULL;
 	claim->rounds = 0;
 	claim->timed_first = false;
@@ -332,6 +376,13 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 		ok = claim->ordered ? queue_turn_claim(claim) : claim_round(claim, &busy);
 		if (claim->claimed_count > 0 || !ok)
 			break;
+		if (claim->closed)
+		{
+			claim->closed = false;
+			if (made_room || !(made_room = queue_limited_make_room(claim)))
+				break;
+			continue;
+		}
 		if (busy.segment)
 			queue_map_wait(busy.segment, busy.page);
 		else if (!claim->tired)

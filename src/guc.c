@@ -15,6 +15,7 @@ int			queue_max_batch = 10000;
 int			queue_max_databases = 64;
 int			queue_max_keys = 65536;
 int			queue_max_leases = 65536;
+int			queue_max_meters = 16384;
 int			queue_max_message_size = 16384;
 int			queue_max_queues = 8192;
 int			queue_max_segments = 16384;
@@ -47,6 +48,10 @@ queue_guc_define(bool preloading)
 		DefineCustomIntVariable("queue.max_leases",
 								"Most messages that can be leased at a time, in all databases.",
 								NULL, &queue_max_leases, 65536, 64, 64 * 1024 * 1024,
+								PGC_POSTMASTER, 0, NULL, NULL, NULL);
+		DefineCustomIntVariable("queue.max_meters",
+								"Most keys, consumers and queues that a limit counts, or that take turns, in all databases.",
+								NULL, &queue_max_meters, 16384, 64, 64 * 1024 * 1024,
 								PGC_POSTMASTER, 0, NULL, NULL, NULL);
 		DefineCustomIntVariable("queue.max_queues",
 								"Most queues that can be in use at a time, in all databases.",

@@ -7,6 +7,7 @@
 
 /* restart: they size shared memory */
 extern int	queue_max_keys;
+extern int	queue_max_meters;
 extern int	queue_max_leases;
 extern int	queue_map_memory;	/* kB */
 extern int	queue_max_queues;

@@ -223,6 +223,7 @@ queue_lease_fail(QueueSlot *slot, uint64 word, QueueFailureReason reason)
 	uint64		call = slot->call;
 	uint32		taken_as = slot->taken_as;
 	bool		dead_copy = slot->is_copy && slot->at_limit;
+	bool		room;
 
 	if (key != 0 && is_behind_failure(slot, when))
 	{
@@ -236,7 +237,10 @@ queue_lease_fail(QueueSlot *slot, uint64 word, QueueFailureReason reason)
 		flags |= QUEUE_SLOT_DEAD;
 	else
 		queue_lease_lower(slot, slot->next);
+	room = queue_slot_end_metering(slot);
 	queue_slot_unlock(slot, queue_slot_word(word, QUEUE_SLOT_COOLING, flags));
+	if (room)
+		queue_lease_announce(state, database);
 	queue_count(state, QUEUE_COUNT_FAILED, 1);
 	if (queue_state_ask(state, QUEUE_ASK_FAILURES))
 		queue_wakeup_worker(database);
@@ -277,6 +281,7 @@ queue_lease_release(QueueSlot *slot, uint64 word, QueueTime next)
 	uint32		taken_as = slot->taken_as;
 	QueueState *state = &queue_states[slot->queue];
 	Oid			database = slot->database;
+	bool		room;
 
 	if (next <= now && !slot->unwritten && key != 0)
 	{
@@ -299,8 +304,11 @@ queue_lease_release(QueueSlot *slot, uint64 word, QueueTime next)
 	slot->reason = QUEUE_FAILURE_NONE;
 	slot->next = Max(next, now);
 	queue_lease_lower(slot, slot->next);
+	room = queue_slot_end_metering(slot);
 	queue_slot_unlock(slot, queue_slot_word(word, QUEUE_SLOT_COOLING,
 											QUEUE_SLOT_GONE | QUEUE_SLOT_RELEASED));
+	if (room)
+		queue_lease_announce(state, database);
 	if (queue_state_ask(state, QUEUE_ASK_FAILURES))
 		queue_wakeup_worker(database);
 	if (key != 0)
@@ -464,6 +472,9 @@ queue_lease_prepare(QueueSlot *slot, uint64 sequence, QueueSettlement how, FullT
 	slot->xid = xid;
 	slot->how = how;
 	queue_lease_lower(slot, queue_clock_now() + queue_recheck_interval * INT64CONST(1000));
+	if (slot->metered)
+		queue_meter_look_by(&queue_states[slot->queue], queue_slot_meters(slot),
+							queue_clock_now() + queue_recheck_interval * INT64CONST(1000));
 	queue_slot_unlock(slot, word | QUEUE_SLOT_PREPARED);
 }
 

@@ -57,7 +57,7 @@ typedef struct MapPage
 {
 	pg_atomic_uint64 word;
 	pg_atomic_uint32 chain;		/* first slot + 1; under the chain lock */
-	uint32		unused;
+	pg_atomic_uint32 mark;		/* a holder's, see queue_map_mark(); 0: none */
 } MapPage;
 
 typedef struct MapGroup
@@ -265,6 +265,7 @@ give_back_pages(uint32 block, int n)
 		MapPage    *page = &blocks[block].pages[i];
 		uint64		old = pg_atomic_read_u64(&page->word);
 
+		pg_atomic_write_u32(&page->mark, 0);
 		while (!pg_atomic_compare_exchange_u64(&page->word, &old, 0))
 			;
 		wake_waiters(old, i);
@@ -403,7 +404,7 @@ release_block(uint32 block, bool pages)
 											   pages ? old & BUSY : 0))
 			;
 		pg_atomic_write_u32(&blocks[block].pages[i].chain, 0);
-		blocks[block].pages[i].unused = 0;
+		pg_atomic_write_u32(&blocks[block].pages[i].mark, 0);
 	}
 	owners[block].group = 0;
 	owners[block].segment = NULL;
@@ -792,6 +793,24 @@ queue_map_wait(QueueSegment *segment, BlockNumber page)
 			break;
 	}
 	ConditionVariableCancelSleep();
+}
+
+/* ---- marks ---- */
+
+/* Remember something about the held page, as long as it is mapped. */
+void
+queue_map_mark(QueueMapHold *hold, uint32 mark)
+{
+	pg_atomic_write_u32(&hold->entry->mark, mark);
+}
+
+/* What is remembered about a page: a hint, 0 if there is nothing. */
+uint32
+queue_map_marked(QueueSegment *segment, BlockNumber page)
+{
+	MapPage    *entry = get_page(segment, page, false);
+
+	return entry ? pg_atomic_read_u32(&entry->mark) : 0;
 }
 
 /* ---- chains ---- */

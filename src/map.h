@@ -81,6 +81,8 @@ typedef struct QueueSegment
 	pg_atomic_uint32 begun;		/* pages that were given a first tuple */
 	pg_atomic_uint32 priorities;	/* bits of those that may be on its pages */
 	pg_atomic_uint32 mixed;		/* number of pages on which there may be others than its own */
+	pg_atomic_uint32 foreign;	/* counts these (priority.c) */
+	pg_atomic_uint32 absent;	/* priorities that are not on any of these pages */
 	pg_atomic_uint64 toasted;	/* bytes out of line, when last looked at */
 	pg_atomic_uint64 deleted_at;	/* QueueTime of the last committed delete */
 	pg_atomic_uint64 live;		/* rows inserted minus deleted, as int64; hint */
@@ -135,6 +137,8 @@ extern QueueMapTake queue_map_take(QueueSegment *segment, BlockNumber page,
 extern void queue_map_put(QueueMapHold *hold, QueueTime due);
 extern void queue_map_wait(QueueSegment *segment, BlockNumber page);
 
+extern void queue_map_mark(QueueMapHold *hold, uint32 mark);
+extern uint32 queue_map_marked(QueueSegment *segment, BlockNumber page);
 extern void queue_map_abort(void);
 extern pg_atomic_uint32 *queue_map_chain(QueueMapHold *hold);
 extern pg_atomic_uint32 *queue_map_chain_hint(QueueSegment *segment, BlockNumber page);

@@ -70,6 +70,7 @@ static const OptionRow rows[] = {
 	{"dedup_scope", OPTION_ENUM, LATER, "queue", "queue|key", "where a dedup_key is unique"},
 	{"dedup_window", OPTION_INTERVAL, LATER, "5 min", NULL, "how long a dedup_key is remembered"},
 	{"durable_attempts", OPTION_BOOLEAN, LATER, "false", NULL, "log each delivery before it happens, so that a crash counts"},
+	{"fair_share", OPTION_BOOLEAN, AT(fair_share), true, 0, 0, "false", NULL, "keys take turns, by their weights"},
 	{"high_watermark", OPTION_INTEGER, LATER, NULL, NULL, "messages at which the queue is reported as high"},
 	{"if_not_exists", OPTION_BOOLEAN, AT(if_not_exists), true, 0, 0, "false", NULL, "queue.create() leaves an existing queue as it is"},
 	{"lease_max", OPTION_INTERVAL, AT(lease_max), true, 1000, YEAR, "12 h", NULL, "longest time from dequeue that a lease can be extended to"},
@@ -425,6 +426,11 @@ queue_options_check_together(const QueueOptions *options)
 {
 	if (options->on_dead == QUEUE_ON_DEAD_DEAD_REST)
 		queue_error_not_built("on_dead = dead_rest");
+	if (options->fair_share && options->ordered)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("option \"fair_share\" excludes an ordered queue"),
+				 errdetail("The keys of an ordered queue take turns as it is.")));
 	if (options->on_dead != QUEUE_ON_DEAD_SKIP && !options->ordered)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

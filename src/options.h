@@ -62,6 +62,7 @@ typedef struct QueueOptions
 	bool		notify;
 	bool		ordered;
 	int			on_dead;		/* QueueOnDead */
+	bool		fair_share;
 	int			priority_mode;	/* QueuePriorityMode */
 	int64		aging_step;
 	int64		segment_size;	/* bytes, 0 = the setting */

@@ -18,6 +18,55 @@
 /* So often a call may turn to a priority that is not first after all; then it takes what is there. */
 #define TURNS_IN_VAIN (2 * QUEUE_PRIORITIES)
 
+/* ---- pages on which there are several ---- */
+
+#define BITS ((1 << QUEUE_PRIORITIES) - 1)
+
+/* A mark's upper part; never 0, so that a mark is not. */
+uint32
+queue_priority_moment(QueueSegment *segment)
+{
+	uint32		moment = pg_atomic_read_u32(&segment->foreign) << QUEUE_PRIORITIES;
+
+	return moment ? moment : 1 << QUEUE_PRIORITIES;
+}
+
+/* Whether a page below "mixed" has to be looked at for a priority. */
+bool
+queue_priority_may_be_on(QueueSegment *segment, BlockNumber page, int priority)
+{
+	uint32		mark = queue_map_marked(segment, page);
+
+	return (mark & ~BITS) != queue_priority_moment(segment) || (mark & (1 << priority)) != 0;
+}
+
+/* Whether none of these pages has to be. */
+bool
+queue_priority_is_absent(QueueSegment *segment, int priority)
+{
+	uint32		absent = pg_atomic_read_u32(&segment->absent);
+
+	return (absent & ~BITS) == queue_priority_moment(segment) && (absent & (1 << priority)) != 0;
+}
+
+/* Somebody has found nothing of a priority on them: remember it if there is none. */
+void
+queue_priority_look_for(QueueSegment *segment, int priority)
+{
+	uint32		moment = queue_priority_moment(segment);
+	uint32		old = pg_atomic_read_u32(&segment->absent);
+	uint32		mixed = pg_atomic_read_u32(&segment->mixed);
+	uint32		known;
+
+	for (BlockNumber page = 0; page < mixed; page++)
+		if (queue_priority_may_be_on(segment, page, priority))
+			return;
+	known = (old & ~BITS) == moment ? old : moment;
+	pg_atomic_compare_exchange_u32(&segment->absent, &old, known | (1 << priority));
+}
+
+/* ---- turns ---- */
+
 /* Whether a queue has messages of more than one. */
 bool
 queue_priority_several(QueueState *state)

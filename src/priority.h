@@ -5,7 +5,7 @@
 #ifndef QUEUE_PRIORITY_H
 #define QUEUE_PRIORITY_H
 
-#include "state.h"
+#include "map.h"
 
 /* What a call goes by that claims from a queue with several. */
 typedef struct QueuePriorityTurns
@@ -16,6 +16,15 @@ typedef struct QueuePriorityTurns
 	int			priority;		/* whose turn it is */
 	int			in_vain;		/* turns, of all */
 } QueuePriorityTurns;
+
+/*
+ * What is known of a page on which there may be several priorities: the bits of
+ * those, and when that was so, by the count of what was stored on such pages.
+ */
+extern uint32 queue_priority_moment(QueueSegment *segment);
+extern bool queue_priority_may_be_on(QueueSegment *segment, BlockNumber page, int priority);
+extern bool queue_priority_is_absent(QueueSegment *segment, int priority);
+extern void queue_priority_look_for(QueueSegment *segment, int priority);
 
 extern bool queue_priority_several(QueueState *state);
 extern void queue_priority_begin(QueuePriorityTurns *turns, QueueState *state, const QueueOptions *options);

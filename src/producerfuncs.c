@@ -24,7 +24,7 @@
 #include "options.h"
 
 static const QueueJsonKey enqueue_keys[] = {
-	{"unique_key", false}, {"on_conflict", false}, {"cost", false}, {"max_attempts", true}, {NULL, false}
+	{"unique_key", false}, {"on_conflict", false}, {"cost", true}, {"max_attempts", true}, {NULL, false}
 };
 
 /* What the messages of one call have in common; NULL pointers: not given. */
@@ -34,6 +34,7 @@ typedef struct Common
 	TimestampTz visible_at;		/* DT_NOBEGIN: at once */
 	TimestampTz expires_at;		/* DT_NOEND: never */
 	int			max_attempts;	/* -1: the queue's */
+	int			cost;			/* -1: 1 */
 } Common;
 
 static TimestampTz
@@ -85,6 +86,7 @@ fill_common(Common *common, QueueDef *def, const Interval *delay, const Timestam
 								 add_usecs(common->now, def->options.message_ttl, "message_ttl"));
 	queue_options_check_keys(options, enqueue_keys, "enqueue");
 	common->max_attempts = (int) queue_options_get_int(options, "max_attempts", 0, 1000000, -1);
+	common->cost = (int) queue_options_get_int(options, "cost", 0, 1000000, -1);
 }
 
 /* Users' headers must be an object without keys of the extension's. */
@@ -121,6 +123,8 @@ fill_message(QueueMessage *message, const Common *common)
 		queue_message_set(message, QUEUE_COLUMN_EXPIRES_AT, TimestampTzGetDatum(common->expires_at));
 	if (common->max_attempts >= 0)
 		queue_message_set(message, QUEUE_COLUMN_MAX_ATTEMPTS, Int32GetDatum(common->max_attempts));
+	if (common->cost >= 0)
+		queue_message_set(message, QUEUE_COLUMN_COST, Int32GetDatum(common->cost));
 }
 
 static void

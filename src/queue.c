@@ -27,6 +27,7 @@ static const QueueShmemPart *const parts[] = {
 	&queue_state_shmem,
 	&queue_map_shmem,
 	&queue_key_shmem,
+	&queue_meter_shmem,
 	&queue_slot_shmem,
 	&queue_segment_shmem,
 	&queue_wakeup_shmem,

@@ -17,6 +17,7 @@
 #include "catalog.h"
 #include "error.h"
 #include "guc.h"
+#include "meter.h"
 #include "ring.h"
 
 /* The ring lock must be held. */
@@ -96,8 +97,14 @@ queue_ring_note_priority(QueueState *state, QueueSegment *segment, BlockNumber p
 {
 	LWLock	   *lock = queue_state_ring_lock(state);
 
-	if ((pg_atomic_read_u32(&segment->priorities) & (1 << priority)) &&
-		(segment->priority == priority || page < pg_atomic_read_u32(&segment->mixed)))
+	bool		known = (pg_atomic_read_u32(&segment->priorities) & (1 << priority)) != 0;
+	bool		own = segment->priority == priority;
+
+	if (known && own && page >= pg_atomic_read_u32(&segment->mixed))
+		return;
+	/* Whoever has read the page before knows that it was before. */
+	pg_atomic_fetch_add_u32(&segment->foreign, 1);
+	if (known && (own || page < pg_atomic_read_u32(&segment->mixed)))
 		return;
 	LWLockAcquire(lock, LW_EXCLUSIVE);
 	pg_atomic_fetch_or_u32(&segment->priorities, 1 << priority);
@@ -545,7 +552,7 @@ queue_ring_due(QueueState *state)
 
 	if (state->ordered && (pg_atomic_read_u32(&state->ready_keys) > 0 ||
 						   pg_atomic_read_u32(&state->blocked_changes) != pg_atomic_read_u32(&state->blocked_known)))
-		return 0;
+		return queue_meter_due(state, 0);
 	due = (QueueTime) pg_atomic_read_u64(&state->look_at);
 	LWLockAcquire(lock, LW_SHARED);
 	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)
@@ -555,7 +562,7 @@ queue_ring_due(QueueState *state)
 		due = Min(due, queue_map_due(queue_segment_at(i)));
 	}
 	LWLockRelease(lock);
-	return due;
+	return queue_meter_due(state, due);
 }
 
 /*

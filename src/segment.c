@@ -258,6 +258,8 @@ queue_segment_allocate(QueueState *state, const QueueSegmentFacts *facts, QueueS
 		segment->bucket = (QueueBucket) {facts->visible_at, facts->visible_at, segment->priority};
 		pg_atomic_init_u32(&segment->priorities, 1 << segment->priority);
 		pg_atomic_init_u32(&segment->mixed, 0);
+		pg_atomic_init_u32(&segment->foreign, 1);
+		pg_atomic_init_u32(&segment->absent, 0);
 		segment->emptied_by = InvalidFullTransactionId;
 		segment->proven_under = InvalidTransactionId;
 		segment->move_at = 0;

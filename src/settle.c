@@ -284,10 +284,16 @@ queue_settle_extend(const pg_uuid_t *receipt, int64 lease, TimestampTz *deadline
 	/* Raising its due is the next visitor's business; lowering is ours. */
 	queue_lease_lower(slot, slot->deadline);
 	leased = queue_slot_word(facts.word, QUEUE_SLOT_LEASED, 0);
+	if (late && !queue_meter_again(def->state, queue_slot_meters(slot), &slot->metered))
+	{
+		queue_slot_unlock(slot, facts.word);
+		return QUEUE_STATUS_LOST;
+	}
 	if (!late || slot->key == 0)
 		queue_slot_unlock(slot, leased);
 	else if (!queue_slot_hold_again(slot, leased))
 	{
+		queue_slot_end_metering(slot);
 		queue_slot_unlock(slot, facts.word);
 		return QUEUE_STATUS_LOST;
 	}

@@ -44,6 +44,7 @@ static SlotShared *shared;
 static uint32 *ring;
 static PaddedSlot *slots_array;
 static pg_atomic_uint64 *attempts;	/* by slot; written by whoever has it LOCKED */
+static QueueMeters *meters;		/* likewise */
 static LWLockPadded *locks;
 
 /* Free slots this backend has taken and not used yet, for the abort callback. */
@@ -60,6 +61,7 @@ slot_size(void)
 
 	size = add_size(size, mul_size(queue_max_leases, sizeof(uint32)));
 	size = add_size(size, mul_size(queue_max_leases, sizeof(pg_atomic_uint64)));
+	size = add_size(size, mul_size(queue_max_leases, sizeof(QueueMeters)));
 	return add_size(size, mul_size(queue_max_leases, sizeof(PaddedSlot)));
 }
 
@@ -69,12 +71,14 @@ slot_init(void *area, bool found)
 	shared = area;
 	slots_array = (PaddedSlot *) CACHELINEALIGN((char *) area + sizeof(SlotShared));
 	attempts = (pg_atomic_uint64 *) (slots_array + queue_max_leases);
-	ring = (uint32 *) (attempts + queue_max_leases);
+	meters = (QueueMeters *) (attempts + queue_max_leases);
+	ring = (uint32 *) (meters + queue_max_leases);
 	locks = GetNamedLWLockTranche("QueueSlot");
 	if (found)
 		return;
 	shared->head = 0;
 	shared->count = queue_max_leases;
+	memset(meters, 0, sizeof(QueueMeters) * queue_max_leases);
 	for (uint32 i = 0; i < (uint32) queue_max_leases; i++)
 	{
 		ring[i] = i;
@@ -110,6 +114,23 @@ uint32
 queue_slot_free_count(void)
 {
 	return shared->count;
+}
+
+/* What counts a slot's lease, or did last; of a slot that is locked. */
+QueueMeters *
+queue_slot_meters(const QueueSlot *slot)
+{
+	return &meters[queue_slot_number(slot)];
+}
+
+/* A locked slot's lease ends, and counts no more. True: that has made room for somebody. */
+bool
+queue_slot_end_metering(QueueSlot *slot)
+{
+	if (!slot->metered)
+		return false;
+	slot->metered = false;
+	return queue_meter_end(&queue_states[slot->queue], queue_slot_meters(slot));
 }
 
 /* The number of the attempt that leased a slot last; 0: it gave none. */
@@ -398,7 +419,7 @@ queue_slot_taken_behind(uint32 number, uint64 call, uint32 taken_as,
  * locked, gives the word it locked from, and puts the slot back into the ring
  * afterwards with queue_slot_give_back(). Cannot fail. LOCKED is held over
  * LWLocks here; nobody who holds one of them waits for LOCKED. Returns whether
- * a key is to be looked at now.
+ * somebody is to look: a key may go on, or a limit has room.
  */
 bool
 queue_slot_retire(QueueSlot *slot, uint64 word, uint32 flags)
@@ -407,6 +428,7 @@ queue_slot_retire(QueueSlot *slot, uint64 word, uint32 flags)
 
 	queue_slot_unlink(slot);
 	ready = unlink_key(slot);
+	ready |= queue_slot_end_metering(slot);
 	queue_slot_unlock(slot, queue_slot_word(word, QUEUE_SLOT_FREE, flags));
 	return ready;
 }

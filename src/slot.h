@@ -13,6 +13,7 @@
 
 #include "key.h"
 #include "map.h"
+#include "meter.h"
 
 /* States; the next states behind each. */
 typedef enum QueueSlotState
@@ -116,6 +117,7 @@ typedef struct QueueSlot
 	bool		is_copy;		/* the row is one, of an ordered queue */
 	bool		blocks;			/* settling: it dies, and its key is blocked */
 	bool		blocks_dead;	/* cooling and DEAD, it is going to */
+	bool		metered;		/* meters count its lease */
 } QueueSlot;
 
 extern const QueueShmemPart queue_slot_shmem;
@@ -130,6 +132,8 @@ extern uint32 queue_slot_number(const QueueSlot *slot);
 extern uint32 queue_slot_count(void);
 extern uint32 queue_slot_free_count(void);
 
+extern QueueMeters *queue_slot_meters(const QueueSlot *slot);
+extern bool queue_slot_end_metering(QueueSlot *slot);
 extern uint64 queue_slot_attempt(uint32 number);
 extern void queue_slot_set_attempt(uint32 number, uint64 attempt);
 

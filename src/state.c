@@ -126,6 +126,12 @@ reset(QueueState *state, Oid database, int32 id)
 	pg_atomic_init_u32(&state->asks, QUEUE_ASK_RECOUNT | QUEUE_ASK_RECLAIM | QUEUE_ASK_RESERVE);
 	pg_atomic_init_u32(&state->definition, 0);
 	pg_atomic_init_u32(&state->inexact, 1);
+	state->metered = false;
+	state->first_ready_meter = state->last_ready_meter = state->meter_heap = QUEUE_NONE;
+	pg_atomic_init_u32(&state->meters_ready, 0);
+	pg_atomic_init_u32(&state->meters_version, 0);
+	pg_atomic_init_u64(&state->meters_due, (uint64) QUEUE_TIME_NEVER);
+	pg_atomic_init_u64(&state->meters_closed, 0);
 	pg_atomic_init_u32(&state->round, 0);
 	pg_atomic_init_u32(&state->priorities, 0);
 	for (int i = 0; i < QUEUE_PRIORITIES; i++)

@@ -81,6 +81,16 @@ typedef struct QueueState
 	pg_atomic_uint64 next_due;	/* QueueTime for which the worker notifies next */
 	pg_atomic_uint64 counters[QUEUE_COUNTERS];
 
+	/* what waits for room (meter.c): its own lock to change */
+	bool		metered;		/* leases are counted */
+	uint32		first_ready_meter;
+	uint32		last_ready_meter;
+	uint32		meter_heap;
+	pg_atomic_uint32 meters_ready;
+	pg_atomic_uint32 meters_version;	/* of the definition, + 1 */
+	pg_atomic_uint64 meters_due;	/* QueueTime at which a key has tokens again */
+	pg_atomic_uint64 meters_closed; /* QueueTime before which nothing is to be had */
+
 	/* set before the ring is known */
 	bool		ordered;
 

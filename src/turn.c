@@ -45,7 +45,7 @@ goes_on(Turn *turn)
 {
 	QueueClaim *claim = turn->claim;
 
-	return !OidIsValid(turn->locked) && !turn->no_memory && claim->pages_left > 0 &&
+	return !OidIsValid(turn->locked) && !turn->no_memory && !claim->closed && claim->pages_left > 0 &&
 		claim->claimed_count < claim->request->wanted && claim->bytes < claim->request->max_bytes;
 }
 

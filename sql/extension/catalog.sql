@@ -36,8 +36,21 @@ CREATE TABLE queue._blocked_key (
     CONSTRAINT _blocked_key_pkey PRIMARY KEY (queue, key, message)
 );
 
+-- What limits a queue: of all (scope queue), of each consumer or key, or of one by name, which stands there behind a "=".
+CREATE TABLE queue._limit (
+    queue     int,
+    scope     text,
+    name      text,
+    in_flight int,
+    rate      float8,
+    burst     float8,
+    weight    float8,
+    CONSTRAINT _limit_pkey PRIMARY KEY (queue, scope, name)
+);
+
 SELECT pg_catalog.pg_extension_config_dump('queue.message_id', '');
 SELECT pg_catalog.pg_extension_config_dump('queue.queue_id', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._queue', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._segment', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._blocked_key', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._limit', '');

@@ -18,6 +18,13 @@ AS 'MODULE_PATHNAME', 'queue_drop';
 COMMENT ON FUNCTION queue.drop(text, boolean) IS
 'Drop a queue and the dead-letter queue made with it; refused while messages are left, unless forced.';
 
+CREATE FUNCTION queue.limit(queue text, scope text, name text DEFAULT NULL, in_flight int DEFAULT NULL,
+    rate float8 DEFAULT NULL, burst float8 DEFAULT NULL, weight float8 DEFAULT NULL)
+RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_limit_set';
+COMMENT ON FUNCTION queue.limit(text, text, text, int, float8, float8, float8) IS
+'Limit the leases at a time (in_flight), or the cost a second (rate, with bursts), of a queue, or of each consumer or key, or of one by name; or give a key a weight. Nothing given: the limit is removed.';
+
 CREATE FUNCTION queue.pause(queue text, side text DEFAULT 'dequeue', reason text DEFAULT NULL)
 RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_pause';

@@ -54,6 +54,20 @@ CREATE VIEW queue.leases WITH (security_barrier) AS
 SELECT queue, id, state, attempt, owner, pid, consumer, since, until FROM queue._leases();
 COMMENT ON VIEW queue.leases IS 'Who holds what until when; cooling: a failure that is about to be written.';
 
+CREATE FUNCTION queue._meter(view regclass, scope text, name text, OUT leased bigint, OUT tokens float8, OUT waiting bigint)
+RETURNS record LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_meter_show';
+COMMENT ON FUNCTION queue._meter(regclass, text, text) IS 'What is in use of a limit of a queue.';
+
+CREATE VIEW queue.limits WITH (security_barrier) AS
+SELECT q.queue, l.scope, CASE WHEN l.name <> '' THEN substr(l.name, 2) END AS name, l.in_flight, l.rate, l.burst, l.weight,
+       m.leased, m.tokens, m.waiting
+FROM queue._limit l
+JOIN queue._queue d ON d.id = l.queue
+JOIN queue.queues q ON q.view = d.view
+CROSS JOIN LATERAL queue._meter(q.view, l.scope, l.name) m;
+COMMENT ON VIEW queue.limits IS 'Limits of queues, what is in use of those that count one thing, and how many wait for room.';
+
 CREATE FUNCTION queue._worker_pid() RETURNS int LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_worker_pid';
 COMMENT ON FUNCTION queue._worker_pid() IS 'The worker of this database; null if there is none.';

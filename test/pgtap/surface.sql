@@ -27,6 +27,7 @@ $$create(queue text, options jsonb DEFAULT '{}'::jsonb) returns regclass$$,
 'extend(receipt uuid, lease interval DEFAULT NULL::interval) returns timestamp with time zone',
 'extend_batch(receipts uuid[], lease interval DEFAULT NULL::interval) returns TABLE(receipt uuid, status text)',
 'health(OUT "check" text, OUT status text, OUT value text, OUT detail text, OUT hint text) returns SETOF record',
+'limit(queue text, scope text, name text DEFAULT NULL::text, in_flight integer DEFAULT NULL::integer, rate double precision DEFAULT NULL::double precision, burst double precision DEFAULT NULL::double precision, weight double precision DEFAULT NULL::double precision) returns void',
 'nack(receipt uuid, error text DEFAULT NULL::text, delay interval DEFAULT NULL::interval, options jsonb DEFAULT NULL::jsonb) returns text',
 'nack_batch(receipts uuid[], error text DEFAULT NULL::text, delay interval DEFAULT NULL::interval, options jsonb DEFAULT NULL::jsonb) returns TABLE(receipt uuid, status text)',
 $$pause(queue text, side text DEFAULT 'dequeue'::text, reason text DEFAULT NULL::text) returns void$$,
@@ -57,6 +58,7 @@ SELECT columns_are('queues', 'surface', ARRAY['id', 'state', 'enqueued_at', 'del
 SELECT columns_are('queue', 'stats', ARRAY['queue', 'ready', 'leased', 'delayed', 'failed', 'dead', 'oldest_ready_age', 'total_enqueued', 'total_dequeued', 'total_acked', 'total_failed', 'total_dead', 'total_expired', 'total_cancelled', 'enqueue_rate', 'dequeue_rate', 'ack_rate', 'wait_ms', 'work_ms', 'exact']);
 SELECT columns_are('queue', 'leases', ARRAY['queue', 'id', 'state', 'attempt', 'owner', 'pid', 'consumer', 'since', 'until']);
 SELECT columns_are('queue', 'segments', ARRAY['queue', 'segment', 'number', 'state', 'size', 'live', 'next_due', 'kept_because', 'kept_by']);
+SELECT columns_are('queue', 'limits', ARRAY['queue', 'scope', 'name', 'in_flight', 'rate', 'burst', 'weight', 'leased', 'tokens', 'waiting']);
 SELECT columns_are('queue', 'queues', ARRAY['queue', 'view', 'owner', 'options', 'dead_letter', 'paused_dequeue', 'paused_enqueue', 'pause_reason', 'created_at']);
 SELECT columns_are('queue', 'options', ARRAY['name', 'type', 'choices', 'default', 'meaning', 'available']);
 

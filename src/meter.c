@@ -1,0 +1,970 @@
+/*
+ * meter.c
+ *	  What is in use of a queue's limits, and which keys wait for room.
+ *
+ * A meter is there for a queue, a consumer or a key of which leases are counted,
+ * whose bucket is not full, or that has messages waiting. What must hold is in
+ * src/README.md, "Limits and fair share".
+ *
+ * What a reader must believe:
+ * - One lock guards all meters of a queue, so a message is counted on all of its
+ *   meters or on none, and no limit is exceeded by one.
+ * - A key that has messages waiting and could have one now is in its queue's list
+ *   of ready ones; one that lacks tokens is in its heap, by when it has enough;
+ *   one with too many leases is found by whoever ends one of them.
+ * - Nothing here can fail or allocate, so callbacks may use it. The locks are
+ *   leaves but for that of the free entries.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "port/pg_bitutils.h"
+
+#include "guc.h"
+#include "meter.h"
+
+#define LOCKS 64
+#define NO_METER PG_UINT32_MAX
+
+/* Places that a key remembers one by one. */
+#define PLACES 6
+
+typedef struct QueueMeter
+{
+	uint32		next;			/* in its bucket, or of those that are free */
+	uint32		queue;			/* index of its state; QUEUE_NONE: the entry is free */
+	uint64		hash;
+	QueueLimitScope scope;
+	QueueLimit	limit;			/* as of the last claim */
+	uint32		held;			/* leases */
+	double		tokens;
+	QueueTime	refilled;
+	QueueTime	expires;		/* no lease of it runs out before, but for one that was extended */
+	double		credit;			/* messages it may have before the next one's turn */
+	bool		refused;		/* the last one that asked */
+
+	/* a key's messages that wait: places in order, and a span behind them */
+	uint32		count;
+	QueuePosition places[PLACES];
+	QueueSpan	more;
+
+	bool		ready;			/* in the queue's list */
+	bool		timed;			/* in its heap, by "at" */
+	uint32		next_ready;
+	uint32		previous_ready;
+	QueueTime	at;
+	uint32		child;			/* of a pairing heap: the first, and others */
+	uint32		sibling;
+	uint32		before;			/* the previous sibling, or of the first the parent */
+} QueueMeter;
+
+typedef struct MeterShared
+{
+	/* under lock 0 */
+	uint32		first_free;
+	uint32		unused_from;
+	uint32		used;
+} MeterShared;
+
+/* Attached at start, the same in every process. */
+static MeterShared *shared;
+static QueueMeter *all;
+static uint32 *buckets;			/* so many for each lock */
+static LWLockPadded *locks;
+
+static uint32
+buckets_of_lock(void)
+{
+	return Max(pg_nextpower2_32((uint32) queue_max_meters) / LOCKS, 1);
+}
+
+static Size
+meter_size(void)
+{
+	Size		size = MAXALIGN(sizeof(MeterShared));
+
+	size = add_size(size, mul_size(queue_max_meters, sizeof(QueueMeter)));
+	return add_size(size, mul_size((Size) buckets_of_lock() * LOCKS, sizeof(uint32)));
+}
+
+static void
+meter_init(void *area, bool found)
+{
+	shared = area;
+	all = (QueueMeter *) ((char *) area + MAXALIGN(sizeof(MeterShared)));
+	buckets = (uint32 *) (all + queue_max_meters);
+	locks = GetNamedLWLockTranche("QueueMeter");
+	if (found)
+		return;
+	memset(area, 0, meter_size());
+	shared->first_free = NO_METER;
+	for (uint32 i = 0; i < buckets_of_lock() * LOCKS; i++)
+		buckets[i] = NO_METER;
+	for (int i = 0; i < queue_max_meters; i++)
+		all[i].queue = QUEUE_NONE;
+}
+
+const QueueShmemPart queue_meter_shmem = {
+	"queue meters", meter_size, meter_init, "QueueMeter", LOCKS + 1, NULL
+};
+
+static void
+lock(QueueState *state)
+{
+	LWLockAcquire(&locks[1 + queue_state_index(state) % LOCKS].lock, LW_EXCLUSIVE);
+}
+
+static void
+unlock(QueueState *state)
+{
+	LWLockRelease(&locks[1 + queue_state_index(state) % LOCKS].lock);
+}
+
+/* ---- entries; the queue's lock is held from here on ---- */
+
+static uint32 *
+bucket_of(uint32 queue, uint64 hash)
+{
+	uint32		mixed = (uint32) hash_combine64(hash, queue);
+
+	return &buckets[(queue % LOCKS) * buckets_of_lock() + mixed % buckets_of_lock()];
+}
+
+static uint32
+number_of(const QueueMeter *meter)
+{
+	return meter - all;
+}
+
+static bool
+has_waiting(const QueueMeter *meter)
+{
+	return meter->count > 0 || !queue_span_is_empty(&meter->more);
+}
+
+static void
+refill(QueueMeter *meter, QueueTime now)
+{
+	if (meter->limit.rate > 0 && now > meter->refilled)
+		meter->tokens = Min(meter->limit.burst, meter->tokens + (now - meter->refilled) / 1e6 * meter->limit.rate);
+	meter->refilled = Max(meter->refilled, now);
+}
+
+/* Whether forgetting it would change anything. */
+static bool
+is_idle(QueueMeter *meter, QueueTime now)
+{
+	refill(meter, now);
+	return meter->held == 0 && !has_waiting(meter) && !meter->ready && !meter->timed &&
+		(meter->limit.rate == 0 || meter->tokens >= meter->limit.burst);
+}
+
+static void
+forget(QueueMeter *meter)
+{
+	uint32	   *link = bucket_of(meter->queue, meter->hash);
+
+	while (*link != number_of(meter))
+		link = &all[*link].next;
+	*link = meter->next;
+	meter->queue = QUEUE_NONE;
+	LWLockAcquire(&locks[0].lock, LW_EXCLUSIVE);
+	meter->next = shared->first_free;
+	shared->first_free = number_of(meter);
+	shared->used--;
+	LWLockRelease(&locks[0].lock);
+}
+
+static QueueMeter *
+allocate(void)
+{
+	QueueMeter *meter = NULL;
+
+	LWLockAcquire(&locks[0].lock, LW_EXCLUSIVE);
+	if (shared->first_free != NO_METER)
+	{
+		meter = &all[shared->first_free];
+		shared->first_free = meter->next;
+	}
+	else if (shared->unused_from < (uint32) queue_max_meters)
+		meter = &all[shared->unused_from++];
+	if (meter)
+		shared->used++;
+	LWLockRelease(&locks[0].lock);
+	return meter;
+}
+
+/* Forget what is idle in a bucket, of whatever queue has this lock. */
+static void
+tidy(uint32 *bucket, QueueTime now)
+{
+	uint32		next;
+
+	for (uint32 i = *bucket; i != NO_METER; i = next)
+	{
+		next = all[i].next;
+		if (is_idle(&all[i], now))
+			forget(&all[i]);
+	}
+}
+
+static QueueMeter *
+find(uint32 queue, uint64 hash)
+{
+	uint32		i = *bucket_of(queue, hash);
+
+	while (i != NO_METER && (all[i].queue != queue || all[i].hash != hash))
+		i = all[i].next;
+	return i == NO_METER ? NULL : &all[i];
+}
+
+/* Find or make one, and bring it up to date; NULL: there is no room. */
+static QueueMeter *
+get(const QueueMetering *metering, QueueLimitScope scope, uint64 hash, const QueueLimit *limit)
+{
+	uint32		queue = queue_state_index(metering->state);
+	uint32	   *bucket = bucket_of(queue, hash);
+	QueueMeter *meter = find(queue, hash);
+
+	if (meter == NULL)
+	{
+		/* So that buckets which are full by now do not stay for ever. */
+		tidy(bucket, metering->now);
+		meter = allocate();
+		for (uint32 i = 0; meter == NULL && i < buckets_of_lock(); i++)
+		{
+			tidy(&buckets[(queue % LOCKS) * buckets_of_lock() + i], metering->now);
+			if (shared->first_free != NO_METER)
+				meter = allocate();
+		}
+		if (meter == NULL)
+			return NULL;
+		memset(meter, 0, sizeof(*meter));
+		meter->queue = queue;
+		meter->hash = hash;
+		meter->scope = scope;
+		meter->tokens = limit->burst;
+		meter->refilled = metering->now;
+		meter->expires = QUEUE_TIME_NEVER;
+		queue_span_clear(&meter->more);
+		meter->next = *bucket;
+		*bucket = number_of(meter);
+	}
+	/* A rate that was not there before begins with a full bucket. */
+	if (meter->limit.rate == 0 && limit->rate > 0)
+		meter->tokens = limit->burst;
+	meter->limit = *limit;
+	refill(meter, metering->now);
+	return meter;
+}
+
+/* ---- a heap of those that wait for tokens ---- */
+
+static bool
+is_before(uint32 a, uint32 b)
+{
+	return all[a].at < all[b].at;
+}
+
+/* Make one heap of two. */
+static uint32
+meld(uint32 a, uint32 b)
+{
+	if (a == NO_METER || b == NO_METER)
+		return a == NO_METER ? b : a;
+	if (is_before(b, a))
+	{
+		uint32		swap = a;
+
+		a = b;
+		b = swap;
+	}
+	all[b].sibling = all[a].child;
+	if (all[b].sibling != NO_METER)
+		all[all[b].sibling].before = b;
+	all[b].before = a;
+	all[a].child = b;
+	all[a].sibling = all[a].before = NO_METER;
+	return a;
+}
+
+/* One heap of a list of siblings: in pairs, then all of these from the last on. */
+static uint32
+meld_siblings(uint32 first)
+{
+	uint32		pairs = NO_METER;
+	uint32		root = NO_METER;
+
+	while (first != NO_METER)
+	{
+		uint32		second = all[first].sibling;
+		uint32		rest = second == NO_METER ? NO_METER : all[second].sibling;
+		uint32		pair;
+
+		all[first].sibling = all[first].before = NO_METER;
+		if (second != NO_METER)
+			all[second].sibling = all[second].before = NO_METER;
+		pair = meld(first, second);
+		all[pair].sibling = pairs;
+		pairs = pair;
+		first = rest;
+	}
+	while (pairs != NO_METER)
+	{
+		uint32		next = all[pairs].sibling;
+
+		all[pairs].sibling = NO_METER;
+		root = meld(root, pairs);
+		pairs = next;
+	}
+	return root;
+}
+
+static void
+set_root(QueueState *state, uint32 root)
+{
+	state->meter_heap = root;
+	pg_atomic_write_u64(&state->meters_due, (uint64) (root == NO_METER ? QUEUE_TIME_NEVER : all[root].at));
+}
+
+static void
+remove_timed(QueueState *state, QueueMeter *meter)
+{
+	uint32		number = number_of(meter);
+	uint32		below;
+
+	if (!meter->timed)
+		return;
+	meter->timed = false;
+	below = meld_siblings(meter->child);
+	if (state->meter_heap == number)
+	{
+		set_root(state, below);
+		return;
+	}
+	if (all[meter->before].child == number)
+		all[meter->before].child = meter->sibling;
+	else
+		all[meter->before].sibling = meter->sibling;
+	if (meter->sibling != NO_METER)
+		all[meter->sibling].before = meter->before;
+	set_root(state, meld(state->meter_heap, below));
+}
+
+static void
+add_timed(QueueState *state, QueueMeter *meter, QueueTime at)
+{
+	remove_timed(state, meter);
+	meter->timed = true;
+	meter->at = at;
+	meter->child = meter->sibling = meter->before = NO_METER;
+	set_root(state, meld(state->meter_heap, number_of(meter)));
+}
+
+/* ---- keys that can have something ---- */
+
+static void
+remove_ready(QueueState *state, QueueMeter *meter)
+{
+	if (!meter->ready)
+		return;
+	meter->ready = false;
+	if (meter->previous_ready == NO_METER)
+		state->first_ready_meter = meter->next_ready;
+	else
+		all[meter->previous_ready].next_ready = meter->next_ready;
+	if (meter->next_ready == NO_METER)
+		state->last_ready_meter = meter->previous_ready;
+	else
+		all[meter->next_ready].previous_ready = meter->previous_ready;
+	pg_atomic_fetch_sub_u32(&state->meters_ready, 1);
+}
+
+/* At the end of the list. */
+static void
+add_ready(QueueState *state, QueueMeter *meter)
+{
+	if (meter->ready)
+		return;
+	meter->ready = true;
+	meter->next_ready = NO_METER;
+	meter->previous_ready = state->last_ready_meter;
+	if (state->last_ready_meter == NO_METER)
+		state->first_ready_meter = number_of(meter);
+	else
+		all[state->last_ready_meter].next_ready = number_of(meter);
+	state->last_ready_meter = number_of(meter);
+	pg_atomic_fetch_add_u32(&state->meters_ready, 1);
+}
+
+static bool
+has_lease(const QueueMeter *meter)
+{
+	return meter->limit.in_flight < 0 || (int64) meter->held < meter->limit.in_flight;
+}
+
+/* What a message must find in the bucket; one that costs more than all of it leaves a debt. */
+static double
+needed(const QueueMeter *meter, double cost)
+{
+	return Min(cost, meter->limit.burst);
+}
+
+static bool
+has_tokens(const QueueMeter *meter, double cost)
+{
+	/* A thousandth of a message: what is lost by rounding. */
+	return meter->limit.rate == 0 || meter->tokens + 0.001 >= needed(meter, cost);
+}
+
+static QueueTime
+tokens_at(const QueueMeter *meter, double cost)
+{
+	double		usecs = (needed(meter, cost) - meter->tokens) / meter->limit.rate * 1e6;
+
+	return meter->refilled + (QueueTime) Min(Max(usecs, 0) + 1, 1e15);
+}
+
+/* Put a key that has messages waiting where it is found when it can have one. True: now. */
+static bool
+arrange(QueueState *state, QueueMeter *meter, double cost)
+{
+	if (!has_waiting(meter) || !has_lease(meter))
+	{
+		remove_ready(state, meter);
+		remove_timed(state, meter);
+		return false;
+	}
+	if (!has_tokens(meter, cost))
+	{
+		remove_ready(state, meter);
+		add_timed(state, meter, tokens_at(meter, cost));
+		return false;
+	}
+	remove_timed(state, meter);
+	add_ready(state, meter);
+	return true;
+}
+
+/* A message of a key stays where it is. */
+static void
+let_wait(QueueMeter *meter, QueuePosition position)
+{
+	uint32		i = 0;
+
+	if (!queue_span_is_empty(&meter->more) && position >= meter->more.first && position <= meter->more.last)
+		return;
+	while (i < meter->count && meter->places[i] < position)
+		i++;
+	if (i < meter->count && meter->places[i] == position)
+		return;
+	if (i == PLACES || (!queue_span_is_empty(&meter->more) && position > meter->more.last))
+	{
+		queue_span_add(&meter->more, position);
+		return;
+	}
+	if (meter->count == PLACES)
+		queue_span_add(&meter->more, meter->places[--meter->count]);
+	memmove(&meter->places[i + 1], &meter->places[i], sizeof(QueuePosition) * (meter->count - i));
+	meter->places[i] = position;
+	meter->count++;
+}
+
+/* ---- claims ---- */
+
+static void
+drop_waiting(QueueState *state, QueueMeter *meter)
+{
+	meter->count = 0;
+	queue_span_clear(&meter->more);
+	remove_ready(state, meter);
+	remove_timed(state, meter);
+}
+
+/*
+ * Whether the limits of a version of the definition, or of a later one, are in
+ * force. So that 0 is none, it is kept as one more.
+ */
+bool
+queue_meter_is_known(QueueState *state, uint32 version)
+{
+	return (int32) (version + 1 - pg_atomic_read_u32(&state->meters_version)) <= 0;
+}
+
+/*
+ * Other limits are to be in force: what waits is forgotten, and from now on no lease
+ * goes uncounted. The caller has the queue's turn. He has all pages looked at,
+ * counts what is leased already, and then says so.
+ */
+void
+queue_meter_begin(const QueueMetering *metering)
+{
+	QueueState *state = metering->state;
+	uint32		queue = queue_state_index(state);
+
+	lock(state);
+	for (uint32 i = 0; i < shared->unused_from; i++)
+		if (all[i].queue == queue)
+			drop_waiting(state, &all[i]);
+	state->metered = metering->limits->any || metering->fair;
+	unlock(state);
+}
+
+void
+queue_meter_set_known(QueueState *state, uint32 version)
+{
+	lock(state);
+	pg_atomic_write_u64(&state->meters_closed, 0);
+	if (!queue_meter_is_known(state, version))
+		pg_atomic_write_u32(&state->meters_version, version + 1);
+	unlock(state);
+}
+
+/*
+ * The queue or the consumer has no room: of a queue it is known when it is to be
+ * asked again.
+ */
+static QueueMeterVerdict
+close_for(QueueState *state, QueueLimitScope scope, QueueTime until)
+{
+	if (scope == QUEUE_LIMIT_QUEUE)
+		pg_atomic_write_u64(&state->meters_closed, (uint64) until);
+	return QUEUE_METER_CLOSED;
+}
+
+static const QueueLimit no_limit = {.in_flight = -1};
+
+/* How long a queue stays closed for which there is no meter, us. */
+#define NO_METER_PAUSE 1000000
+
+/* Find the meters that a message has to be counted on. */
+static QueueMeterVerdict
+find_meters(const QueueMetering *metering, uint64 key, double cost, QueuePosition position,
+			QueueMeter **found, uint64 *hashes)
+{
+	QueueState *state = metering->state;
+
+	hashes[QUEUE_LIMIT_QUEUE] = 0;
+	hashes[QUEUE_LIMIT_CONSUMER] = metering->consumer;
+	hashes[QUEUE_LIMIT_KEY] = key;
+	for (int scope = 0; scope < QUEUE_LIMIT_SCOPES; scope++)
+	{
+		const QueueLimit *limit = scope == QUEUE_LIMIT_KEY && key == QUEUE_METER_NO_KEY
+			? &no_limit : queue_limit_of(metering->limits, scope, hashes[scope]);
+		bool		fair = scope == QUEUE_LIMIT_KEY && metering->fair;
+		QueueMeter *meter;
+
+		if (queue_limit_is_none(limit) && !fair)
+			continue;
+		meter = get(metering, scope, hashes[scope], limit);
+		if (meter == NULL && scope != QUEUE_LIMIT_KEY)
+			return close_for(state, scope, metering->now + NO_METER_PAUSE);
+		/* Without a meter a key has no limit that could be kept; its turn can be given up. */
+		if (meter == NULL && !queue_limit_is_none(limit))
+			return QUEUE_METER_LATER;
+		if (meter == NULL)
+			continue;
+		meter->refused = !has_lease(meter) || !has_tokens(meter, cost);
+		if (scope != QUEUE_LIMIT_KEY && meter->refused)
+			return close_for(state, scope, has_lease(meter) ? tokens_at(meter, cost) : meter->expires);
+		if (meter->refused || (fair && meter->credit < 1))
+		{
+			let_wait(meter, position);
+			arrange(state, meter, cost);
+			return QUEUE_METER_WAIT;
+		}
+		/* Counted at once, so that it is not forgotten while others are found. */
+		meter->held++;
+		found[scope] = meter;
+	}
+	return QUEUE_METER_TAKE;
+}
+
+/* A message of a key is taken: with fair share others come when its turn is used up. */
+static void
+use_turn(QueueState *state, QueueMeter *meter)
+{
+	bool		was_last = meter->credit >= 1 && meter->credit < 2;
+
+	meter->credit = Max(meter->credit - 1, 0);
+	if (was_last && state->first_ready_meter == number_of(meter))
+		remove_ready(state, meter);
+	arrange(state, meter, 1);
+}
+
+/*
+ * Count a message that is about to be leased, or say why it cannot be. "key" is
+ * the hash of its key. Without "meters" it is only asked. Its page is held by the
+ * caller.
+ */
+QueueMeterVerdict
+queue_meter_take(const QueueMetering *metering, uint64 key, double cost, QueuePosition position,
+				 QueueTime deadline, QueueMeters *meters)
+{
+	QueueState *state = metering->state;
+	QueueMeter *found[QUEUE_LIMIT_SCOPES] = {NULL};
+	uint64		hashes[QUEUE_LIMIT_SCOPES];
+	QueueMeterVerdict verdict;
+
+	lock(state);
+	verdict = find_meters(metering, key, cost, position, found, hashes);
+	if (meters)
+		memcpy(meters->hashes, hashes, sizeof(hashes));
+	for (int scope = 0; scope < QUEUE_LIMIT_SCOPES; scope++)
+	{
+		QueueMeter *meter = found[scope];
+
+		if (meters)
+			meters->on[scope] = meter != NULL;
+		if (meter == NULL)
+			continue;
+		if (verdict != QUEUE_METER_TAKE || meters == NULL)
+		{
+			meter->held--;
+			continue;
+		}
+		meter->expires = Min(meter->expires, deadline);
+		if (meter->limit.rate > 0)
+			meter->tokens -= cost;
+		if (scope == QUEUE_LIMIT_KEY)
+			use_turn(state, meter);
+	}
+	unlock(state);
+	return verdict;
+}
+
+/* Whether a key has it in mind that something of it waits at a place. */
+bool
+queue_meter_knows(QueueState *state, uint64 key, QueuePosition position)
+{
+	QueueMeter *meter;
+	bool		known = false;
+
+	lock(state);
+	meter = find(queue_state_index(state), key);
+	if (meter)
+	{
+		for (uint32 i = 0; i < meter->count && !known; i++)
+			known = meter->places[i] == position;
+		known |= position >= meter->more.first && position <= meter->more.last;
+	}
+	unlock(state);
+	return known;
+}
+
+/*
+ * Count a lease that was given before there was a limit; its key is not known.
+ * Returns whether anything counts it.
+ */
+bool
+queue_meter_adopt(const QueueMetering *metering, uint64 consumer, QueueTime deadline, QueueMeters *meters)
+{
+	QueueState *state = metering->state;
+	bool		counted = false;
+
+	meters->hashes[QUEUE_LIMIT_QUEUE] = 0;
+	meters->hashes[QUEUE_LIMIT_CONSUMER] = consumer;
+	meters->on[QUEUE_LIMIT_KEY] = false;
+	lock(state);
+	for (int scope = 0; scope < QUEUE_LIMIT_KEY; scope++)
+	{
+		const QueueLimit *limit = queue_limit_of(metering->limits, scope, meters->hashes[scope]);
+		QueueMeter *meter = queue_limit_is_none(limit) ? NULL : get(metering, scope, meters->hashes[scope], limit);
+
+		meters->on[scope] = meter != NULL;
+		if (meter == NULL)
+			continue;
+		counted = true;
+		meter->held++;
+		meter->expires = Min(meter->expires, deadline);
+	}
+	unlock(state);
+	return counted;
+}
+
+/*
+ * A lease that had run out is to hold again. False: there is no room for it any
+ * more.
+ */
+bool
+queue_meter_again(QueueState *state, QueueMeters *meters, bool *counted)
+{
+	uint32		queue = queue_state_index(state);
+	bool		room = true;
+
+	*counted = false;
+	lock(state);
+	for (int scope = 0; scope < QUEUE_LIMIT_SCOPES && room; scope++)
+	{
+		QueueMeter *meter = meters->on[scope] ? find(queue, meters->hashes[scope]) : NULL;
+
+		room = meter == NULL || has_lease(meter);
+	}
+	for (int scope = 0; scope < QUEUE_LIMIT_SCOPES && room; scope++)
+	{
+		QueueMeter *meter = meters->on[scope] ? find(queue, meters->hashes[scope]) : NULL;
+
+		/* One that was forgotten had nothing to count. */
+		meters->on[scope] = meter != NULL;
+		if (meter == NULL)
+			continue;
+		meter->held++;
+		*counted = true;
+	}
+	unlock(state);
+	return room;
+}
+
+/*
+ * A lease that was counted has ended. True: somebody may have been waiting for
+ * that.
+ */
+bool
+queue_meter_end(QueueState *state, QueueMeters *meters)
+{
+	uint32		queue = queue_state_index(state);
+	bool		wake = false;
+
+	lock(state);
+	for (int scope = 0; scope < QUEUE_LIMIT_SCOPES; scope++)
+	{
+		QueueMeter *meter = meters->on[scope] ? find(queue, meters->hashes[scope]) : NULL;
+
+		if (meter == NULL || meter->held == 0)
+			continue;
+		meter->held--;
+		if (meter->held == 0)
+			meter->expires = QUEUE_TIME_NEVER;
+		if (scope == QUEUE_LIMIT_QUEUE && meter->limit.in_flight >= 0)
+			pg_atomic_write_u64(&state->meters_closed, 0);
+		wake |= meter->refused;
+		if (scope == QUEUE_LIMIT_KEY)
+			wake |= arrange(state, meter, 1);
+		if (meter->held == 0 && meter->limit.rate == 0 && is_idle(meter, meter->refilled))
+			forget(meter);
+	}
+	unlock(state);
+	return wake;
+}
+
+/*
+ * Take the next place where a key waits that can have a message now; the caller
+ * has it looked at. With fair share a key goes to the end of the list when it has
+ * used up its turn. False: there is none.
+ */
+bool
+queue_meter_offer(const QueueMetering *metering, QueueOffer *offer)
+{
+	QueueState *state = metering->state;
+	bool		found = false;
+
+	if (pg_atomic_read_u32(&state->meters_ready) == 0 &&
+		(QueueTime) pg_atomic_read_u64(&state->meters_due) > metering->now)
+		return false;
+	lock(state);
+	while (state->meter_heap != NO_METER && all[state->meter_heap].at <= metering->now)
+	{
+		QueueMeter *meter = &all[state->meter_heap];
+
+		remove_timed(state, meter);
+		refill(meter, metering->now);
+		add_ready(state, meter);
+	}
+	while (!found && state->first_ready_meter != NO_METER)
+	{
+		QueueMeter *meter = &all[state->first_ready_meter];
+
+		if (!has_waiting(meter) || !has_lease(meter))
+		{
+			remove_ready(state, meter);
+			continue;
+		}
+		/* Whose turn has come, or who has not used it up. */
+		if (metering->fair && meter->credit < 1)
+			meter->credit += meter->limit.weight > 0 ? meter->limit.weight : 1;
+		found = !metering->fair || meter->credit >= 1;
+		if (found)
+		{
+			offer->key = meter->hash;
+			offer->open = meter->count == 0;
+			offer->first = offer->open ? meter->more.first : meter->places[0];
+			if (!offer->open)
+				memmove(&meter->places[0], &meter->places[1], sizeof(QueuePosition) * --meter->count);
+		}
+		/* Others before its next one, unless it has more than that left. */
+		if (!metering->fair || meter->credit < 2)
+		{
+			remove_ready(state, meter);
+			if (has_waiting(meter))
+				add_ready(state, meter);
+		}
+		else if (!has_waiting(meter))
+			remove_ready(state, meter);
+	}
+	unlock(state);
+	return found;
+}
+
+/*
+ * What was offered as the beginning of a span is looked at up to before "next",
+ * where it begins from now on. False: somebody else has it looked at.
+ */
+bool
+queue_meter_advance(QueueState *state, const QueueOffer *offer, QueuePosition next)
+{
+	QueueMeter *meter;
+	bool		mine;
+
+	lock(state);
+	meter = find(queue_state_index(state), offer->key);
+	mine = meter != NULL && meter->count == 0 && meter->more.first == offer->first;
+	if (mine && next > meter->more.last)
+		queue_span_clear(&meter->more);
+	else if (mine)
+		meter->more.first = next;
+	unlock(state);
+	return mine;
+}
+
+/* A lease that is counted is to be looked at by then: nobody tells of its end. */
+void
+queue_meter_look_by(QueueState *state, QueueMeters *meters, QueueTime when)
+{
+	uint32		queue = queue_state_index(state);
+
+	lock(state);
+	for (int scope = 0; scope < QUEUE_LIMIT_SCOPES; scope++)
+	{
+		QueueMeter *meter = meters->on[scope] ? find(queue, meters->hashes[scope]) : NULL;
+
+		if (meter)
+			meter->expires = Min(meter->expires, when);
+	}
+	/* It may be closed until a later time. */
+	pg_atomic_write_u64(&state->meters_closed, 0);
+	unlock(state);
+}
+
+/* When there is something to do in a queue whose pages say "due". */
+QueueTime
+queue_meter_due(QueueState *state, QueueTime due)
+{
+	if (!state->metered)
+		return due;
+	if (pg_atomic_read_u32(&state->meters_ready) > 0)
+		due = 0;
+	due = Min(due, (QueueTime) pg_atomic_read_u64(&state->meters_due));
+	return Max(due, (QueueTime) pg_atomic_read_u64(&state->meters_closed));
+}
+
+/* ---- leases that run out ---- */
+
+static bool
+is_overdue(const QueueMetering *metering, uint64 hash)
+{
+	QueueMeter *meter = find(queue_state_index(metering->state), hash);
+
+	return meter != NULL && !has_lease(meter) && meter->expires <= metering->now;
+}
+
+/*
+ * Whether the queue or the consumer has no room because of leases that may have
+ * run out, on pages that nobody comes to as long as there is no room.
+ */
+bool
+queue_meter_is_overdue(const QueueMetering *metering)
+{
+	bool		overdue;
+
+	lock(metering->state);
+	overdue = is_overdue(metering, 0) || is_overdue(metering, metering->consumer);
+	unlock(metering->state);
+	return overdue;
+}
+
+/*
+ * Somebody looks at all leases: what runs out next is not known until he says so
+ * (QUEUE_TIME_NEVER), but for leases that are given meanwhile.
+ */
+void
+queue_meter_set_expiry(const QueueMetering *metering, QueueTime of_queue, QueueTime of_consumer)
+{
+	QueueState *state = metering->state;
+	uint64		hashes[] = {0, metering->consumer};
+	QueueTime	times[] = {of_queue, of_consumer};
+
+	lock(state);
+	for (int i = 0; i < 2; i++)
+	{
+		QueueMeter *meter = find(queue_state_index(state), hashes[i]);
+
+		if (meter)
+			meter->expires = times[i] == QUEUE_TIME_NEVER ? times[i] : Min(meter->expires, times[i]);
+	}
+	pg_atomic_write_u64(&state->meters_closed, 0);
+	unlock(state);
+}
+
+/* ---- the rest ---- */
+
+/* The queue is gone. */
+void
+queue_meter_forget_queue(QueueState *state)
+{
+	uint32		queue = queue_state_index(state);
+
+	lock(state);
+	for (uint32 i = 0; i < shared->unused_from; i++)
+		if (all[i].queue == queue)
+		{
+			drop_waiting(state, &all[i]);
+			forget(&all[i]);
+		}
+	state->metered = false;
+	pg_atomic_write_u32(&state->meters_version, 0);
+	pg_atomic_write_u64(&state->meters_closed, 0);
+	unlock(state);
+}
+
+/* What is in use of a limit. */
+void
+queue_meter_read(QueueState *state, uint64 hash, const QueueLimit *limit, QueueMeterReading *reading)
+{
+	QueueMeter *meter;
+
+	reading->held = 0;
+	reading->tokens = limit->burst;
+	reading->waits = false;
+	lock(state);
+	meter = find(queue_state_index(state), hash);
+	if (meter)
+	{
+		refill(meter, queue_clock_now());
+		reading->held = meter->held;
+		reading->tokens = meter->tokens;
+		reading->waits = has_waiting(meter) || (hash == 0 && meter->refused && !(has_lease(meter) && has_tokens(meter, 1)));
+	}
+	unlock(state);
+}
+
+/* How many of a scope's meters have refused somebody who still waits. */
+int64
+queue_meter_count_waiting(QueueState *state, QueueLimitScope scope)
+{
+	uint32		queue = queue_state_index(state);
+	int64		waiting = 0;
+
+	lock(state);
+	for (uint32 i = 0; i < shared->unused_from; i++)
+		waiting += all[i].queue == queue && all[i].scope == scope &&
+			(scope == QUEUE_LIMIT_KEY ? has_waiting(&all[i]) : all[i].refused && !(has_lease(&all[i]) && has_tokens(&all[i], 1)));
+	unlock(state);
+	return waiting;
+}
+
+void
+queue_meter_usage(uint32 *used, uint32 *total)
+{
+	*used = shared->used;
+	*total = queue_max_meters;
+}

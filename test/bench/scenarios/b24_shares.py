@@ -1,0 +1,120 @@
+"""Queues side by side, each filled with 300,000 messages (a twentieth with --quick):
+*plain* (one priority, no limit); *priorities* (all ten in turn, aging); *queue
+limits* (at most 1,000 in flight and a rate that is not reached, of the queue and of
+each consumer); *10,000 keyed limits* (10,000 keys in turn, each with one message in
+flight at most); *fair, 100 keys* and *fair, 10,000 keys* (keys take turns). 8 clients;
+each leases one message and acks it in a second statement; the queues take turns, one
+after the other in each repetition. Counted is what was acked.
+
+*Jain's index* of fair share: one key has 100,000 messages (a twentieth), and behind
+them come 99 keys with 100 each; 8 clients pop 2,000 messages, one at a time, and the
+index is that of the numbers by key: (sum)^2 / (keys x sum of squares); 1 is even,
+0.01 is all of one key. *First of a quiet key*: how many messages of others came
+before the first of the key that came last, in rounds of 100; 1 is the best there is."""
+
+from results import Goal
+
+ID = "B24"
+TITLE = "priorities, limits and fair share: dequeue, then ack"
+CONTENDERS = ["queue"]
+# Line -> options, limits, keys, whether priorities.
+LINES = {
+    "plain": ("{}", [], 10_000, False),
+    "priorities": ("{}", [], 10_000, True),
+    "queue limits": ("{}", ["'queue', in_flight => 1000, rate => 1e6", "'consumer', in_flight => 1000, rate => 1e6"], 10_000, False),
+    "10,000 keyed limits": ("{}", ["'key', in_flight => 1"], 10_000, False),
+    "fair, 100 keys": ('{"fair_share": true}', [], 100, False),
+    "fair, 10,000 keys": ('{"fair_share": true}', [], 10_000, False),
+}
+COLUMNS = ["rate"]
+TABLE = (list(LINES), COLUMNS)
+UNITS = "messages a second"
+METRICS = {f"{line} rate": f"{line}, messages/s" for line in LINES}
+METRICS |= {"jain": "Jain's index of 100 keys, one of which has far more", "first": "first message of the last key, in rounds"}
+GOALS = [
+    Goal("priorities, beside plain", ("queue", "priorities rate"), ">=", 0.9, ("queue", "plain rate")),
+    Goal("limits of queue and consumer, beside plain", ("queue", "queue limits rate"), ">=", 0.9, ("queue", "plain rate")),
+    Goal("10,000 keyed limits, beside plain", ("queue", "10,000 keyed limits rate"), ">=", 0.7, ("queue", "plain rate")),
+    Goal("fair share of 100 keys, beside plain", ("queue", "fair, 100 keys rate"), ">=", 0.7, ("queue", "plain rate")),
+    Goal("fair share of 10,000 keys, beside plain", ("queue", "fair, 10,000 keys rate"), ">=", 0.5, ("queue", "plain rate"),
+         shown=True),
+    Goal("Jain's index of fair share", ("queue", "jain"), ">=", 0.99),
+    Goal("rounds before a quiet key's first", ("queue", "first"), "<=", 2),
+]
+CLIENTS = 8
+FILL = 1000
+POPS = 250
+
+
+def names():
+    return {line: f"bench_{number}" for number, line in enumerate(LINES)}
+
+
+def run(turn):
+    for contender in turn.contenders.values():
+        turn.attempt(contender, measure, turn)
+
+
+def measure(contender, turn):
+    server = turn.server
+    share = 20 if turn.options.quick else 1
+    for line, name in names().items():
+        options, limits, keys, priorities = LINES[line]
+        server.execute(f"SELECT queue.create('{name}', '{options}')")
+        for limit in limits:
+            server.execute(f"SELECT queue.limit('{name}', {limit})")
+        fill(server, contender, name, f"(batch * {FILL} + n) %% {keys}", 300 // share,
+             "priority => batch %% 10" if priorities else "")
+    try:
+        for repetition in range(turn.options.reps):
+            for line, name in names().items():
+                turn.settle()
+                turn.add(repetition, contender, f"{line} rate", acked(turn, name, CLIENTS), "messages/s", CLIENTS)
+            index, first = shares(turn, contender, share)
+            turn.add(repetition, contender, "jain", index, "index", CLIENTS)
+            turn.add(repetition, contender, "first", first, "rounds", CLIENTS)
+    finally:
+        for name in names().values():
+            server.execute(f"SELECT queue.drop('{name}', true)")
+
+
+def fill(server, contender, name, key, thousands, more=""):
+    server.rows(
+        f"SELECT count(queue.enqueue_batch('{name}', array_fill(%s::jsonb, ARRAY[{FILL}]),"
+        f" ARRAY(SELECT 'key ' || {key} FROM generate_series(1, {FILL}) n){', ' + more if more else ''}))"
+        " FROM generate_series(1, %s) batch", contender.payload, thousands)
+
+
+def acked(turn, name, clients):
+    """Messages acked a second."""
+    script = rf"""\set id 0
+SELECT * FROM queue.dequeue('{name}') \aset
+\if :id > 0
+SELECT queue.ack(:receipt);
+\endif
+"""
+    before = turn.server.value("SELECT total_acked FROM queue.stats WHERE queue = %s", name)
+    load = turn.server.pgbench(script, clients, turn.options.seconds)
+    if turn.server.value("SELECT ready FROM queue.stats WHERE queue = %s", name) == 0:
+        raise RuntimeError(f"{name} was drained to the ground")
+    return (turn.server.value("SELECT total_acked FROM queue.stats WHERE queue = %s", name) - before) / load.seconds
+
+
+def shares(turn, contender, share):
+    """Jain's index, and the rounds before the first message of the key that came last."""
+    server = turn.server
+    server.execute("SELECT queue.create('bench_jain', '{\"fair_share\": true}')")
+    server.execute("CREATE TABLE bench_taken (n bigserial, key text)")
+    try:
+        fill(server, contender, "bench_jain", "'noisy'", 100 // share)
+        server.rows("SELECT count(queue.enqueue('bench_jain', %s::jsonb, key => 'quiet ' || n %% 99))"
+                    " FROM generate_series(1, 9900) n", contender.payload)
+        server.pgbench("INSERT INTO bench_taken (key) SELECT key FROM queue.pop('bench_jain')", CLIENTS, None, POPS)
+        index = server.value("SELECT (sum(c)::float8 ^ 2 / (100 * sum(c::float8 ^ 2))) FROM"
+                             " (SELECT count(*) c FROM bench_taken GROUP BY key) counts")
+        first = server.value("SELECT max(first) / 100.0::float8 FROM"
+                             " (SELECT min(n) AS first FROM bench_taken GROUP BY key) firsts")
+        return index, first
+    finally:
+        server.execute("DROP TABLE bench_taken")
+        server.execute("SELECT queue.drop('bench_jain', true)")
