@@ -116,6 +116,9 @@ class Auditor:
                 "stats": self.stats(name), "recount": self.recount(name),
                 "stats_dead": self.stats(name + "_dead"), "recount_dead": self.recount(name + "_dead"),
                 "rows": self.rows(name), "dead": self.rows(name + "_dead")}
+        for name, traits in QUEUES.items():
+            for scope in traits.get("most", ()):
+                self.ask("SELECT queue.limit(%s, %s)", name, scope)
         for name in QUEUES:
             found["queues"][name]["drained"] = self.drain(name)
             found["queues"][name]["drained_dead"] = self.drain(name + "_dead")
@@ -124,6 +127,7 @@ class Auditor:
         found["options"] = {name: {
             "max_attempts": traits.get("limits", traits["options"]["max_attempts"]),
             "paused": name == ALTERED, "ordered": traits["options"].get("ordered", False),
+            "most": traits.get("most"),
             "on_expiry": traits["options"].get("on_expiry", "dead_letter"),
             "ttl": 5.0 if "message_ttl" in traits["options"] else None,
             "purged": name in PURGED} for name, traits in QUEUES.items()}

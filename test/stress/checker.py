@@ -12,6 +12,7 @@ import bisect
 import collections
 
 from facts import ABORT, COMMIT, INFINITY, LONGEST_STATEMENT, MARGIN, PROVOKED, UNKNOWN, Facts
+from limits import LimitLaws
 from order import OrderedLaws
 
 LAWS = {
@@ -40,6 +41,7 @@ LAWS = {
     "expired": "nothing is delivered after it expired",
     "death": "the header queue.death tells why, and the limit was reached",
     "order": "messages of a key come in the order of their transactions, in an ordered queue",
+    "over": "no more messages are leased at a time than the limits of their queue and key allow",
     "exclusive": "one call at a time holds messages of a key, in an ordered queue",
     "purge": "purge returns how many messages it removed",
     "empty": "a dequeue does not come back empty-handed while a message waits",
@@ -59,7 +61,7 @@ LAWS = {
 }
 
 
-class Checker(OrderedLaws, Facts):
+class Checker(OrderedLaws, LimitLaws, Facts):
     def violate(self, law, text, tag=None):
         assert law in LAWS, law
         super().violate(law, text, tag)
@@ -70,6 +72,7 @@ class Checker(OrderedLaws, Facts):
         self.settle_fates()
         self.gather()
         self.check_order()
+        self.check_limits()
         self.find_pauses()
         absent = collections.Counter()
         self.gone = []              # without any fate that the clients know of
@@ -363,7 +366,7 @@ class Checker(OrderedLaws, Facts):
             op = message.op
             if op.fate != COMMIT or op.ended == INFINITY or op.prepared or op.record.get("delay") or \
                     op.record.get("at") or self.time_to_live(message) or self.options(message)["purged"] or \
-                    self.options(message).get("paused") or self.options(message).get("ordered"):
+                    self.options(message).get("paused") or self.options(message).get("ordered") or self.options(message).get("most"):
                 continue
             touched = [delivery.t0 for delivery in message.deliveries] + [cancel.t0 for cancel in message.touches]
             waiting[op.record["q"]].append((op.ended, min(touched, default=INFINITY), message))

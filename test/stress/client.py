@@ -36,6 +36,13 @@ QUEUES = {
     "in line": {"options": {"max_attempts": 0, "backoff": "fixed", "backoff_base": "20 ms", "ordered": True}, "share": 2,
                 "ttl": 0.005, "keys": 6},
     "strict": {"options": {"max_attempts": 3, "backoff": "none", "ordered": True}, "share": 1, "ttl": 0, "keys": 40},
+    # No more than so many leases at a time, and a rate that is reached now and then.
+    "few": {"options": {"max_attempts": 0, "backoff": "none"}, "share": 2, "ttl": 0.005, "keys": 6,
+            "most": {"queue": 8, "key": 2}, "rate": 200},
+    # Keys take turns.
+    "turns": {"options": {"max_attempts": 3, "backoff": "none", "fair_share": True}, "share": 1, "ttl": 0.005, "keys": 20},
+    "urgent": {"options": {"max_attempts": 0, "backoff": "none", "aging_step": "1 s"}, "share": 1, "ttl": 0.005,
+               "priorities": True},
     # Its options change, and it is paused now and then.
     "altered": {"options": {"max_attempts": 3, "backoff": "none"}, "share": 1, "ttl": 0, "limits": [2, 3, 4]},
 }

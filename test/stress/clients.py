@@ -104,6 +104,8 @@ class Producer(Client):
             facts["ttl"] = round(rng.uniform(0.3, traits.get("max_ttl", 600)), 3)
         if rng.random() < 0.06:
             facts["max"] = rng.randint(1, 4)
+        if traits.get("priorities") and rng.random() < 0.9:
+            facts["priority"] = rng.randint(0, 9)
         self.pick((7, self.put_json), (1, self.put_unique), (2, self.put_bytes), (3, self.put_batch),
                   (1, self.put_bytes_batch), (2, self.put_insert), (2, self.put_copy), (0.5, self.put_at),
                   (1, self.put_trigger))(facts)
@@ -122,8 +124,8 @@ class Producer(Client):
         message = self.message()
         delay, ttl, extra = self.common(facts)
         self.record(facts, [message], lambda: {"ids": [self.call(
-            "SELECT queue.enqueue(%s, %s, %s, %s, delay => %s::interval, ttl => %s::interval, options => %s)",
-            facts["q"], payload(message), message["key"], self.headers(), delay, ttl, extra)[0][0]]})
+            "SELECT queue.enqueue(%s, %s, %s, %s, delay => %s::interval, ttl => %s::interval, options => %s, priority => %s)",
+            facts["q"], payload(message), message["key"], self.headers(), delay, ttl, extra, facts.get("priority"))[0][0]]})
 
     def put_unique(self, facts):
         message = self.message()
@@ -171,8 +173,9 @@ class Producer(Client):
         delay, ttl, extra = self.common(facts)
         self.record(facts, messages, lambda: {"ids": self.call(
             "SELECT queue.%s(%%s, %%s::%s[], %%s::text[], %%s::jsonb[], delay => %%s::interval, ttl => %%s::interval, "
-            "options => %%s)" % (function, kind), facts["q"], [values(message) for message in messages],
-            [message["key"] for message in messages], [self.headers() for _ in messages], delay, ttl, extra)[0][0]})
+            "options => %%s, priority => %%s)" % (function, kind), facts["q"], [values(message) for message in messages],
+            [message["key"] for message in messages], [self.headers() for _ in messages], delay, ttl, extra,
+            facts.get("priority"))[0][0]})
 
     def batch_size(self):
         return self.rng.randint(100, 300) if self.rng.random() < 0.03 else self.rng.randint(1, 20)
@@ -189,11 +192,11 @@ class Producer(Client):
         values = []
         for message in messages:
             content = [payload(message), None] if self.rng.random() < 0.7 else [None, body(message)]
-            values += [*content, message["key"], self.headers(), *common]
-        row = "(%s::jsonb, %s::bytea, %s::text, %s::jsonb, %s::interval, %s::interval, %s::jsonb)"
+            values += [*content, message["key"], self.headers(), *common, facts.get("priority")]
+        row = "(%s::jsonb, %s::bytea, %s::text, %s::jsonb, %s::interval, %s::interval, %s::jsonb, %s::smallint)"
         self.record(facts, messages, lambda: {"ids": [row[0] for row in self.call(
             "INSERT INTO queues." + quote(facts["q"]).replace("%", "%%") +
-            " (payload, body, key, headers, delay, ttl, options) VALUES " + ", ".join([row] * len(messages)) +
+            " (payload, body, key, headers, delay, ttl, options, priority) VALUES " + ", ".join([row] * len(messages)) +
             " RETURNING id", *values)]})
 
     def put_copy(self, facts):
