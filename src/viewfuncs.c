@@ -568,6 +568,20 @@ check_keys(ReturnSetInfo *result)
 }
 
 static void
+check_meters(ReturnSetInfo *result)
+{
+	uint32		used;
+	uint32		all;
+	const char *status;
+
+	queue_meter_usage(&used, &all);
+	status = how_full(used, all);
+	put_health(result, "meters", status, psprintf("%u of %u", used, all),
+			   "Keys, consumers and queues that a limit counts, or that wait for room or their turn.",
+			   strcmp(status, "ok") == 0 ? NULL : "Raise \"queue.max_meters\", or limit fewer keys; queue.limits shows who waits.");
+}
+
+static void
 check_map(ReturnSetInfo *result)
 {
 	int64		used;
@@ -684,6 +698,7 @@ queue_health(PG_FUNCTION_ARGS)
 	check_horizon(result);
 	check_slots(result);
 	check_keys(result);
+	check_meters(result);
 	check_map(result);
 	check_segments(result);
 	check_clock(result);
