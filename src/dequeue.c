@@ -221,7 +221,7 @@ claim_by_priority(QueueClaim *claim, BusyPage *busy)
 	QueuePriorityTurns turns;
 	bool		ok = true;
 
-	queue_priority_begin(&turns, def->state, &def->options);
+	queue_priority_begin(&turns, def->state, &def->options, claim->visit.wall);
 	claim->by_priority = true;
 	while (ok && queue_priority_next(&turns, &claim->priority, &claim->until))
 	{

@@ -76,13 +76,17 @@ queue_priority_several(QueueState *state)
 	return (known & (known - 1)) != 0;
 }
 
+/* A call begins, at a time of the wall clock, which may have been set back. */
 void
-queue_priority_begin(QueuePriorityTurns *turns, QueueState *state, const QueueOptions *options)
+queue_priority_begin(QueuePriorityTurns *turns, QueueState *state, const QueueOptions *options, TimestampTz wall)
 {
 	turns->state = state;
 	turns->step = options->priority_mode == QUEUE_PRIORITY_AGING ? options->aging_step : 0;
 	turns->left = pg_atomic_read_u32(&state->priorities);
 	turns->in_vain = 0;
+	for (int i = 0; i < QUEUE_PRIORITIES; i++)
+		if ((TimestampTz) pg_atomic_read_u64(&state->heads[i]) > wall)
+			pg_atomic_write_u64(&state->heads[i], (uint64) wall);
 }
 
 /* By this the first messages of priorities are compared: lower goes first. */

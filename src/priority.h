@@ -27,7 +27,8 @@ extern bool queue_priority_is_absent(QueueSegment *segment, int priority);
 extern void queue_priority_look_for(QueueSegment *segment, int priority);
 
 extern bool queue_priority_several(QueueState *state);
-extern void queue_priority_begin(QueuePriorityTurns *turns, QueueState *state, const QueueOptions *options);
+extern void queue_priority_begin(QueuePriorityTurns *turns, QueueState *state, const QueueOptions *options,
+								 TimestampTz wall);
 extern bool queue_priority_next(QueuePriorityTurns *turns, int *priority, TimestampTz *until);
 extern void queue_priority_looked(QueuePriorityTurns *turns, TimestampTz head, bool past, bool took);
 

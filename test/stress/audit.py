@@ -127,7 +127,8 @@ class Auditor:
         found["options"] = {name: {
             "max_attempts": traits.get("limits", traits["options"]["max_attempts"]),
             "paused": name == ALTERED, "ordered": traits["options"].get("ordered", False),
-            "most": traits.get("most"),
+            "most": traits.get("most"), "fair": traits["options"].get("fair_share", False),
+            "aging": traits.get("priorities"),
             "on_expiry": traits["options"].get("on_expiry", "dead_letter"),
             "ttl": 5.0 if "message_ttl" in traits["options"] else None,
             "purged": name in PURGED} for name, traits in QUEUES.items()}

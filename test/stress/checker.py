@@ -41,6 +41,7 @@ LAWS = {
     "expired": "nothing is delivered after it expired",
     "death": "the header queue.death tells why, and the limit was reached",
     "order": "messages of a key come in the order of their transactions, in an ordered queue",
+    "starved": "nothing waits while many are delivered that come after it, by priority or by turns",
     "over": "no more messages are leased at a time than the limits of their queue and key allow",
     "exclusive": "one call at a time holds messages of a key, in an ordered queue",
     "purge": "purge returns how many messages it removed",
@@ -73,6 +74,7 @@ class Checker(OrderedLaws, LimitLaws, Facts):
         self.gather()
         self.check_order()
         self.check_limits()
+        self.check_starving()
         self.find_pauses()
         absent = collections.Counter()
         self.gone = []              # without any fate that the clients know of

@@ -42,7 +42,7 @@ QUEUES = {
     # Keys take turns.
     "turns": {"options": {"max_attempts": 3, "backoff": "none", "fair_share": True}, "share": 1, "ttl": 0.005, "keys": 20},
     "urgent": {"options": {"max_attempts": 0, "backoff": "none", "aging_step": "1 s"}, "share": 1, "ttl": 0.005,
-               "priorities": True},
+               "priorities": 1.0},
     # Its options change, and it is paused now and then.
     "altered": {"options": {"max_attempts": 3, "backoff": "none"}, "share": 1, "ttl": 0, "limits": [2, 3, 4]},
 }

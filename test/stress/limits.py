@@ -1,16 +1,29 @@
 """
 limits.py
-	The law of limits: no more messages of a queue, or of a key of it, are leased at
-	a time than it allows.
+	The laws of limits and turns: no more messages of a queue, or of a key of it, are
+	leased at a time than it allows; and nothing waits while many are delivered that
+	should come after it.
 
 A message counts from the answer that brought it to the earliest moment at which its
 lease may have ended: the deadline, that of an extension, a settlement, a rollback, a
 crash. What was taken by pop, or while the clock was moved, is left out.
+
+A message waits from its commit until somebody touches it. With aging those come after
+it whose time of enqueue, less the step for each priority, is later; where keys take turns,
+so many of another key may be delivered as of its own. Calls side by side pass over
+what another one has in hand, so a few more are allowed.
 """
 
+import bisect
 import collections
 
-from facts import INFINITY, MARGIN
+from facts import COMMIT, INFINITY, MARGIN
+
+# So many may overtake a message: some calls of forty.
+OVERTAKEN = 100
+
+# The priority of a message that has none.
+USUAL = 4
 
 
 class LimitLaws:
@@ -47,4 +60,53 @@ class LimitLaws:
             if now > most:
                 self.violate("over", "%d are leased of %s%s by %s, the limit is %d" % (
                     now, queue, " with key " + key if key else "", delivery.op.record["op"], most), delivery.tag)
+                return
+
+    # ----- what waits
+
+    def check_starving(self):
+        delivered = collections.defaultdict(list)
+        for message in self.messages.values():
+            for delivery in message.deliveries:
+                if delivery.t1 is not None and not delivery.unclear:
+                    delivered[message.op.record["q"]].append((delivery.op.t0, delivery))
+        for deliveries in delivered.values():
+            deliveries.sort(key=lambda entry: entry[0])
+        begins = {queue: [entry[0] for entry in deliveries] for queue, deliveries in delivered.items()}
+        for message in self.messages.values():
+            options, op = self.options(message), message.op
+            if not (options.get("aging") or options.get("fair")) or op.fate != COMMIT or op.ended == INFINITY or \
+                    op.prepared or op.record.get("delay") or op.record.get("at"):
+                continue
+            touched = min([delivery.t0 for delivery in message.deliveries] +
+                          [cancel.t0 for cancel in message.touches], default=INFINITY)
+            queue = op.record["q"]
+            among = slice(bisect.bisect(begins[queue], op.ended + MARGIN) if queue in begins else 0,
+                          bisect.bisect(begins.get(queue, ()), touched - MARGIN))
+            others = [delivery for _, delivery in delivered[queue][among] if self.could_see(delivery.op, op)]
+            self.counts["messages that waited judged"] += 1
+            if options.get("aging"):
+                self.check_aging(message, others, options["aging"])
+            else:
+                self.check_turns(message, others)
+
+    def could_see(self, op, enqueue):
+        """Whether a call's snapshot is surely of after a commit."""
+        return not op.x or self.transactions[op.x].began > enqueue.ended + MARGIN
+
+    def check_aging(self, message, others, step):
+        def rank(op, moment):
+            return moment - op.record.get("priority", USUAL) * step
+        own = rank(message.op, message.op.t1 or message.op.ended) + 2 * step
+        after = [delivery for delivery in others if rank(delivery.message.op, delivery.message.op.t0) > own]
+        if len(after) > OVERTAKEN:
+            self.violate("starved", "%d messages were delivered before it that come after it" % len(after), message.tag)
+
+    def check_turns(self, message, others):
+        keys = collections.Counter(delivery.message.spec["key"] for delivery in others)
+        own = keys.pop(message.spec["key"], 0)
+        for key, count in keys.items():
+            if count - own > OVERTAKEN:
+                self.violate("starved", "%d of key %s were delivered before it, %d of its own" % (
+                    count, key, own), message.tag)
                 return
