@@ -305,6 +305,8 @@ queue_alter(PG_FUNCTION_ARGS)
 		dead_letter = InvalidOid;
 	else
 		dead_letter = find_dead_letter(options.dead_letter, def->name);
+	if (options.single_active_consumer != def->options.single_active_consumer)
+		queue_delta_altered_single(def->state);
 	queue_catalog_update(view, merged, dead_letter);
 	queue_delta_altered(def->state);
 	PG_RETURN_VOID();

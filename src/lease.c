@@ -265,6 +265,25 @@ queue_lease_expire(QueueSlot *slot, uint64 sequence, QueueTime now)
 }
 
 /*
+ * If a lease has run out, its receipt is not good any more, whatever becomes of
+ * a transaction that settles its message.
+ */
+void
+queue_lease_void(QueueSlot *slot, uint64 sequence, QueueTime now)
+{
+	uint64		word;
+
+	queue_lease_expire(slot, sequence, now);
+	if (!queue_slot_lock_sequence(slot, sequence, &word))
+		return;
+	if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_COOLING)
+		word = (word & ~(uint64) QUEUE_SLOT_LATE) | QUEUE_SLOT_GONE;
+	else if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_SETTLING)
+		word |= QUEUE_SLOT_GONE;
+	queue_slot_unlock(slot, word);
+}
+
+/*
  * Give a locked slot's message back without counting; it can be dequeued at
  * "next". Failures that are only in the slot, and delays, need a slot still.
  */
@@ -314,10 +333,12 @@ queue_lease_release(QueueSlot *slot, uint64 word, QueueTime next)
 void
 queue_lease_taker_aborted(QueueSlot *slot, uint64 sequence, bool counts)
 {
+	QueueState *state;
 	uint64		word;
 
 	if (!queue_slot_lock_sequence(slot, sequence, &word))
 		return;
+	state = &queue_states[slot->queue];
 	switch (QUEUE_SLOT_STATE(word))
 	{
 		case QUEUE_SLOT_LEASED:
@@ -325,6 +346,7 @@ queue_lease_taker_aborted(QueueSlot *slot, uint64 sequence, bool counts)
 				queue_lease_fail(slot, word, QUEUE_FAILURE_ABORT);
 			else
 				queue_lease_release(slot, word, 0);
+			queue_wakeup_standbys(state);
 			return;
 		case QUEUE_SLOT_SETTLING:
 			/* By somebody else; if that does not commit, see unsettle. */
@@ -402,14 +424,17 @@ unsettle_locked(QueueSlot *slot, uint64 word)
 void
 queue_lease_unsettle(QueueSlot *slot, uint64 sequence)
 {
+	QueueState *state;
 	uint64		word;
 
 	if (!queue_slot_lock_sequence(slot, sequence, &word))
 		return;
+	state = &queue_states[slot->queue];
 	if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_SETTLING)
 		unsettle_locked(slot, word);
 	else
 		queue_slot_unlock(slot, word);
+	queue_wakeup_standbys(state);
 }
 
 /* The row of a locked slot is deleted for good: count that, by how it ended. */
@@ -480,6 +505,7 @@ queue_lease_resolve_prepared(QueueSlot *slot)
 	FullTransactionId xid = slot->xid;
 	uint64		sequence = QUEUE_SLOT_SEQUENCE(word);
 	TransactionId short_xid = XidFromFullTransactionId(xid);
+	QueueState *state;
 	bool		committed;
 
 	if (!(word & QUEUE_SLOT_PREPARED) || !FullTransactionIdIsValid(xid) ||
@@ -488,6 +514,7 @@ queue_lease_resolve_prepared(QueueSlot *slot)
 	committed = TransactionIdDidCommit(short_xid);
 	if (!queue_slot_lock_sequence(slot, sequence, &word))
 		return true;
+	state = &queue_states[slot->queue];
 	if (!(word & QUEUE_SLOT_PREPARED) || QUEUE_SLOT_STATE(word) != QUEUE_SLOT_SETTLING ||
 		!FullTransactionIdEquals(slot->xid, xid))
 		queue_slot_unlock(slot, word);
@@ -508,6 +535,7 @@ queue_lease_resolve_prepared(QueueSlot *slot)
 		if (key != 0 && queue_settlement_fails(how))
 			queue_lease_void_behind(key - 1, call, taken_as);
 	}
+	queue_wakeup_standbys(state);
 	return true;
 }
 

@@ -10,6 +10,7 @@
 extern void queue_lease_lower(QueueSlot *slot, QueueTime due);
 extern void queue_lease_fail(QueueSlot *slot, uint64 word, QueueFailureReason reason);
 extern bool queue_lease_expire(QueueSlot *slot, uint64 sequence, QueueTime now);
+extern void queue_lease_void(QueueSlot *slot, uint64 sequence, QueueTime now);
 extern void queue_lease_announce(QueueState *state, Oid database);
 extern void queue_lease_void_behind(uint32 key, uint64 call, uint32 taken_as);
 extern void queue_lease_key_cools(uint32 key, QueueState *state, bool dead_copy);

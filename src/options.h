@@ -53,6 +53,7 @@ typedef struct QueueOptions
 	bool		ordered;
 	int			on_dead;		/* QueueOnDead */
 	int64		segment_size;	/* bytes, 0 = the setting */
+	bool		single_active_consumer;
 } QueueOptions;
 
 extern void queue_options_parse(Jsonb *given, QueueOptions *options);

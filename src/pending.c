@@ -31,6 +31,7 @@
 #include "delta.h"
 #include "lease.h"
 #include "pending.h"
+#include "single.h"
 #include "touched.h"
 #include "wakeup.h"
 
@@ -239,7 +240,10 @@ static void
 flush_returned(ReturnedSlots *returned)
 {
 	if (returned->count > 0)
+	{
 		queue_slot_give_back(returned->state, returned->count, returned->numbers);
+		queue_wakeup_standbys(returned->state);
+	}
 	returned->count = 0;
 }
 
@@ -340,6 +344,7 @@ at_abort(void)
 	queue_map_abort();
 	queue_slot_return_reserved();
 	queue_wakeup_abort();
+	queue_single_abort();
 	for (int i = settled_count - 1; i >= 0; i--)
 		queue_lease_unsettle(queue_slot(settled[i].slot), settled[i].sequence);
 	for (int i = 0; i < taken_count; i++)
@@ -457,6 +462,7 @@ savepoint_aborted(int nest)
 	queue_map_abort();
 	queue_slot_return_reserved();
 	queue_wakeup_abort();
+	queue_single_abort();
 	while (settled_count > 0 && settled[settled_count - 1].nest >= nest)
 	{
 		SettledSlot *entry = &settled[--settled_count];

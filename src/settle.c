@@ -18,6 +18,8 @@
 #include "error.h"
 #include "lease.h"
 #include "settle.h"
+#include "single.h"
+#include "wakeup.h"
 
 /* What a receipt's slot said when it was looked at. */
 typedef struct ReceiptFacts
@@ -102,12 +104,28 @@ queue_settle_view(const pg_uuid_t *receipt)
 	return look_up(receipt, &facts) == QUEUE_STATUS_OK ? facts.view : InvalidOid;
 }
 
-/* Open the segment and move the slot into this transaction's hands. */
+/* Lock the slot if it is still to be had for that. */
+static bool
+lock_acceptable(QueueSlot *slot, uint64 sequence, bool (*acceptable) (uint64 word), uint64 *word)
+{
+	if (!queue_slot_lock_sequence(slot, sequence, word))
+		return false;
+	if (acceptable(*word))
+		return true;
+	queue_slot_unlock(slot, *word);
+	return false;
+}
+
+/*
+ * Open the segment and move the slot into this transaction's hands. Where one
+ * consumer at a time gets messages, nobody becomes the active one meanwhile.
+ */
 static bool
 take_hold(ReceiptFacts *facts, QueueSettlement how, bool (*acceptable) (uint64 word),
 		  QueueSettling *settling)
 {
 	uint64		word;
+	bool		held;
 
 	settling->slot = facts->slot;
 	settling->number = queue_slot_number(facts->slot);
@@ -119,19 +137,21 @@ take_hold(ReceiptFacts *facts, QueueSettlement how, bool (*acceptable) (uint64 w
 	if (settling->rel == NULL)
 		return false;
 	queue_pending_reserve(1);
-	if (queue_slot_lock_sequence(facts->slot, settling->sequence, &word))
+	queue_single_hold(settling->def, LW_SHARED);
+	held = lock_acceptable(facts->slot, settling->sequence, acceptable, &word);
+	if (held)
 	{
-		if (acceptable(word))
-		{
-			settling->prior = (uint32) (word & 0xFFFF);
-			queue_pending_settled(settling->number, settling->sequence, how);
-			queue_lease_begin_settling(facts->slot, word);
-			return true;
-		}
-		queue_slot_unlock(facts->slot, word);
+		/* What the worker writes is lost to its last holder, even if that is rolled back. */
+		if (settling->def->options.single_active_consumer && acceptable != still_holds)
+			word = (word & ~(uint64) QUEUE_SLOT_LATE) | QUEUE_SLOT_GONE;
+		settling->prior = (uint32) (word & 0xFFFF);
+		queue_pending_settled(settling->number, settling->sequence, how);
+		queue_lease_begin_settling(facts->slot, word);
 	}
-	relation_close(settling->rel, NoLock);
-	return false;
+	queue_single_let_go(settling->def);
+	if (!held)
+		relation_close(settling->rel, NoLock);
+	return held;
 }
 
 /*
@@ -216,8 +236,9 @@ queue_settle_ack(const pg_uuid_t *receipt)
 }
 
 /*
- * Lock the slot of a receipt that still holds. Neither release nor extend
- * touches the row, so the segment is not opened.
+ * Lock the slot of a receipt that still holds; then the caller lets go of the
+ * active consumer too. Neither release nor extend touches the row, so the
+ * segment is not opened.
  */
 static QueueSettleStatus
 lock_holder(const pg_uuid_t *receipt, ReceiptFacts *facts, QueueDef **def)
@@ -231,11 +252,10 @@ lock_holder(const pg_uuid_t *receipt, ReceiptFacts *facts, QueueDef **def)
 		return QUEUE_STATUS_LOST;
 	if (!queue_acl_has(facts->view, QUEUE_ACL_DEQUEUE))
 		return QUEUE_STATUS_DENIED;
-	if (!queue_slot_lock_sequence(facts->slot, QUEUE_SLOT_SEQUENCE(facts->word), &facts->word))
-		return QUEUE_STATUS_LOST;
-	if (still_holds(facts->word))
+	queue_single_hold(*def, LW_EXCLUSIVE);
+	if (lock_acceptable(facts->slot, QUEUE_SLOT_SEQUENCE(facts->word), still_holds, &facts->word))
 		return QUEUE_STATUS_OK;
-	queue_slot_unlock(facts->slot, facts->word);
+	queue_single_let_go(*def);
 	return QUEUE_STATUS_LOST;
 }
 
@@ -247,17 +267,18 @@ queue_settle_release(const pg_uuid_t *receipt, int64 delay)
 	QueueDef   *def;
 	QueueSettleStatus status = lock_holder(receipt, &facts, &def);
 
-	if (status == QUEUE_STATUS_OK)
+	if (status != QUEUE_STATUS_OK)
+		return status;
+	/* A deadline that passed has counted; the release does not undo it. */
+	if (QUEUE_SLOT_STATE(facts.word) == QUEUE_SLOT_COOLING)
+		queue_slot_unlock(facts.slot, (facts.word & ~(uint64) QUEUE_SLOT_LATE) | QUEUE_SLOT_GONE);
+	else
 	{
-		/* A deadline that passed has counted; the release does not undo it. */
-		if (QUEUE_SLOT_STATE(facts.word) == QUEUE_SLOT_COOLING)
-		{
-			queue_slot_unlock(facts.slot, (facts.word & ~(uint64) QUEUE_SLOT_LATE) | QUEUE_SLOT_GONE);
-			return status;
-		}
 		memset(&facts.slot->receipt, 0, sizeof(pg_uuid_t));
 		queue_lease_release(facts.slot, facts.word, queue_clock_now() + delay);
 	}
+	queue_single_let_go(def);
+	queue_wakeup_standbys(def->state);
 	return status;
 }
 
@@ -273,6 +294,7 @@ queue_settle_extend(const pg_uuid_t *receipt, int64 lease, TimestampTz *deadline
 	QueueDef   *def;
 	QueueSettleStatus status = lock_holder(receipt, &facts, &def);
 	QueueSlot  *slot = facts.slot;
+	QueueTime	end;
 	uint64		leased;
 	bool		late;
 
@@ -284,13 +306,18 @@ queue_settle_extend(const pg_uuid_t *receipt, int64 lease, TimestampTz *deadline
 	/* Raising its due is the next visitor's business; lowering is ours. */
 	queue_lease_lower(slot, slot->deadline);
 	leased = queue_slot_word(facts.word, QUEUE_SLOT_LEASED, 0);
+	end = slot->deadline;
 	if (!late || slot->key == 0)
 		queue_slot_unlock(slot, leased);
 	else if (!queue_slot_hold_again(slot, leased))
 	{
 		queue_slot_unlock(slot, facts.word);
+		queue_single_let_go(def);
 		return QUEUE_STATUS_LOST;
 	}
+	if (def->options.single_active_consumer)
+		queue_single_extended(def->state, end);
+	queue_single_let_go(def);
 	if (late)
 		queue_count(def->state, QUEUE_COUNT_FAILED, -1);
 	return status;

@@ -37,8 +37,6 @@ typedef enum QueueSlotState
 #define QUEUE_SLOT_STATE(word) ((QueueSlotState) ((word) & 0xF))
 #define QUEUE_SLOT_SEQUENCE(word) ((word) >> 16)
 
-#define QUEUE_CONSUMER_LENGTH 64
-
 /* Why a cooling slot cools; becomes the message's error. */
 typedef enum QueueFailureReason
 {
