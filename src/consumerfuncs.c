@@ -37,10 +37,11 @@
 
 #define MESSAGE_COLUMNS 13
 #define MAX_ATTEMPT_ID 255
+#define MAX_CHOSEN_KEY 512
 #define MAX_RESULT_BYTES (INT64CONST(64) * 1024 * 1024)
 
 static const QueueJsonKey dequeue_keys[] = {
-	{"consumer", true}, {"key", false}, {"attempt_id", true}, {"max_bytes", true}, {NULL, false}
+	{"consumer", true}, {"key", true}, {"attempt_id", true}, {"max_bytes", true}, {NULL, false}
 };
 
 static const QueueJsonKey nack_keys[] = {
@@ -52,6 +53,10 @@ static const QueueJsonKey nack_keys[] = {
 /* Pauses of a dequeue that finds something due and nothing to claim, us. */
 #define FIRST_PAUSE 1000
 #define LONGEST_PAUSE 50000
+
+/* Who asks for a key pauses for longer if a look takes long, so that it is busy a fifth of the time at most. */
+#define PAUSES_A_LOOK 4
+#define LONGEST_PAUSE_FOR_KEY 1000000
 
 static const char *
 unwritten_error(const QueueClaimed *claimed)
@@ -218,6 +223,7 @@ claim_or_wait(QueueClaimRequest *request, int64 wait, QueueClaimed *claimed)
 	queue_wakeup_begin();
 	for (;;)
 	{
+		QueueTime	began = queue_clock_now();
 		QueueTime	not_before;
 		bool		stands_by = false;
 
@@ -233,6 +239,8 @@ claim_or_wait(QueueClaimRequest *request, int64 wait, QueueClaimed *claimed)
 		if (n > 0 || wait == 0)
 			return n;
 		not_before = queue_clock_now() + (def->paused_dequeue ? LONGEST_PAUSE : pause);
+		if (request->key)
+			not_before += Min((queue_clock_now() - began) * PAUSES_A_LOOK, LONGEST_PAUSE_FOR_KEY);
 		pause = Min(pause * 2, LONGEST_PAUSE);
 		switch (stands_by ? queue_single_sleep(def, request->consumer, deadline, &slept)
 				: queue_wakeup_sleep(def->state, deadline, not_before, &slept))
@@ -312,6 +320,7 @@ queue_dequeue(PG_FUNCTION_ARGS)
 				   queue_max_wait * INT64CONST(1000));
 	request.consumer = queue_options_get_text(options, "consumer", QUEUE_CONSUMER_LENGTH - 1);
 	request.max_bytes = queue_options_get_int(options, "max_bytes", 1, MAX_RESULT_BYTES, MAX_RESULT_BYTES);
+	request.key = queue_options_get_text(options, "key", MAX_CHOSEN_KEY);
 	attempt_id = queue_options_get_text(options, "attempt_id", MAX_ATTEMPT_ID);
 	request.attempt = attempt_id ? queue_repeat_number(attempt_id) : 0;
 	InitMaterializedSRF(fcinfo, 0);

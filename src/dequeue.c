@@ -269,7 +269,7 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	claim->lacks_slots = false;
 	claim->sweep = claim->move = false;
 	claim->ordered = request->def->options.ordered;
-	claim->order.lacks_keys = false;
+	claim->order.lacks_keys = claim->order.chosen = false;
 	busy.segment = NULL;
 	claim->rounds = 0;
 	claim->timed_first = false;

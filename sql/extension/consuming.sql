@@ -5,7 +5,7 @@ CREATE FUNCTION queue.dequeue(queue text, max_messages int DEFAULT 1,
 RETURNS SETOF queue.message LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10
 AS 'MODULE_PATHNAME', 'queue_dequeue';
 COMMENT ON FUNCTION queue.dequeue(text, int, interval, interval, jsonb) IS
-'Lease messages to the caller; waits for one if told to. Options: attempt_id, consumer, max_bytes.';
+'Lease messages to the caller; waits for one if told to. Options: attempt_id, consumer, key, max_bytes.';
 
 CREATE FUNCTION queue.pop(queue text, max_messages int DEFAULT 1)
 RETURNS SETOF queue.message LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10

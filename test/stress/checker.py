@@ -23,6 +23,7 @@ LAWS = {
     "identity": "an id belongs to one message, a message keeps its id",
     "content": "a message is delivered as it was enqueued",
     "wrong queue": "a message is delivered by the queue it was put into",
+    "wrong key": "who asks for a key gets no message of another",
     "overlap": "a message has one valid receipt at a time",
     "fencing": "a receipt is void once the message was delivered again",
     "forged": "a receipt that nobody was given settles nothing",
@@ -164,6 +165,8 @@ class Checker(OrderedLaws, Facts):
         enqueue = message.op
         if delivery.op.record["q"] != enqueue.record["q"]:
             self.violate("wrong queue", "delivered by %s" % delivery.op.record["q"], message.tag)
+        if delivery.op.record.get("key", delivery.key or "") != (delivery.key or ""):
+            self.violate("wrong key", "%s asked for %s" % (delivery.op.record["op"], delivery.op.record["key"]), message.tag)
         if delivery.t1 < enqueue.begun - MARGIN:
             self.violate("dirty", "delivered %.3f s before the commit" % (enqueue.begun - delivery.t1), message.tag)
         delay = enqueue.record.get("delay")
@@ -375,7 +378,8 @@ class Checker(OrderedLaws, Facts):
             kind, queue = op.record["k"], op.record.get("q")
             if not op.reply or queue not in waiting:
                 continue
-            if kind == "dequeue" and not op.reply["rows"]:
+            # Who asks for one key is told of that alone.
+            if kind == "dequeue" and not op.reply["rows"] and "key" not in op.record:
                 self.check_vain(op, "empty", waiting[queue], lost.get(queue, ()))
             elif kind == "wait" and not op.reply["ready"]:
                 self.check_vain(op, "asleep", waiting[queue], lost.get(queue, ()))

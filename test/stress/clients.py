@@ -245,13 +245,18 @@ class Consumer(Client):
             if rng.random() < 0.1:
                 how = rng.choice(['{"consumer": "%s"}' % self.name, '{"max_bytes": %d}' % rng.randint(1, 2000),
                                   '{"consumer": "", "max_bytes": 1000}'])
+            key = None
+            if how is None and rng.random() < 0.15:
+                key = "k%d" % rng.randint(0, (QUEUES[queue].get("keys") or 50) - 1) if rng.random() < 0.9 else ""
+                how = '{"key": "%s"}' % key
             # Without a length it is the queue's.
             given = seconds(lease)
             if queue != ALTERED and rng.random() < 0.02:
                 lease, given = 30.0, None
             answer = self.operate("dequeue", lambda: {"rows": self.call(
                 "SELECT " + DEQUEUED + " FROM queue.dequeue(%s, %s, %s::interval, %s::interval, %s::jsonb)",
-                queue, count, given, wait, how)}, q=queue, lease=lease, most=count)
+                queue, count, given, wait, how)}, q=queue, lease=lease, most=count,
+                **({} if key is None else {"key": key}))
         receipts = [row[3] for row in answer["rows"]]
         if not receipts:
             time.sleep(rng.random() * 0.02)

@@ -153,6 +153,38 @@ is(query("SELECT take('unblocks')"), '', 'it has unblocked nothing');
 is(query("SELECT queue.unblock('unblocks', 'a')"), 't', 'unblocked');
 is(query("SELECT take('unblocks')"), 'a2', 'the key goes on');
 
+# ---- a key is asked for
+
+sub take_key
+{
+	my ($queue, $key) = @_;
+
+	return query("SELECT payload #>> '{}' FROM queue.dequeue('$queue', 1, '10 s', options => '{\"key\": \"$key\"}')");
+}
+
+fresh('asked', '"max_attempts": 1', 'a1 b1 a2 a3');
+is(take_key('asked', 'a'), 'a1', 'a key is asked for');
+is(take_key('asked', 'a'), '', 'and held');
+advance($node, '11 s');
+is(take_key('asked', 'a'), 'a2', 'one that is dead, and not written, is passed');
+is(take_key('asked', 'b'), 'b1', 'another key is where it was');
+advance($node, '11 s');
+is(query("SELECT take('asked')"), 'a3', 'and what nobody has asked for comes as well');
+
+foreach my $end (qw(COMMIT ROLLBACK))
+{
+	my $queue = 'asked_' . lc $end;
+
+	fresh($queue, '"backoff": "none"', 'a1 b1 a2 b2');
+	query("BEGIN; SELECT queue.cancel('$queue', id) FROM queues.$queue WHERE payload = '\"a1\"'; PREPARE TRANSACTION 'p'");
+	is(take_key($queue, 'a'), '', "$end of a cancel: prepared, it holds its key");
+	is(take_key($queue, 'b'), 'b1', 'and no other one');
+	query("$end PREPARED 'p'");
+	advance($node, '61 s');
+	is(take_key($queue, 'a'), $end eq 'COMMIT' ? 'a2' : 'a1', 'then the key goes on');
+	is(take_key($queue, 'b'), 'b1', 'the other one as well');
+}
+
 is(query('SELECT count(*) FROM queue.check()'), '0', 'the check finds nothing');
 $node->stop;
 done_testing();
