@@ -30,6 +30,7 @@
 #include "blocked.h"
 #include "catalog.h"
 #include "error.h"
+#include "keystate.h"
 #include "options.h"
 #include "peek.h"
 #include "delta.h"
@@ -434,6 +435,7 @@ drop_queue(Oid view)
 	queue_delta_dropped(def->state);
 	segments = queue_catalog_segments(id);
 	queue_blocked_delete_all(id);
+	queue_keystate_delete_all(id);
 	queue_catalog_delete(view, id);
 	foreach(cell, segments)
 		drop_relation(((QueueCatalogSegment *) lfirst(cell))->relid);

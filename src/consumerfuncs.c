@@ -28,6 +28,7 @@
 #include "error.h"
 #include "failure.h"
 #include "guc.h"
+#include "keystate.h"
 #include "message.h"
 #include "pending.h"
 #include "repeat.h"
@@ -732,4 +733,42 @@ queue_extend_batch(PG_FUNCTION_ARGS)
 		put_status(fcinfo, receipts[i], queue_settle_extend(receipts[i], lease, &deadline), "extended");
 	}
 	return (Datum) 0;
+}
+
+/* ---- the state of a key ---- */
+
+/* The queue and key of a message that the caller holds. */
+static QueueDef *
+open_key(const pg_uuid_t *receipt, bool until_end, text **key)
+{
+	QueueDef   *def;
+
+	insist(queue_settle_key(receipt, until_end, &def, key), receipt);
+	return def;
+}
+
+/* NULL if it has none. */
+PG_FUNCTION_INFO_V1(queue_get_key_state);
+Datum
+queue_get_key_state(PG_FUNCTION_ARGS)
+{
+	text	   *key;
+	QueueDef   *def = open_key(get_receipt(fcinfo, "queue.get_key_state()"), false, &key);
+	Jsonb	   *state = queue_keystate_read(def, key);
+
+	if (state == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_JSONB_P(state);
+}
+
+/* NULL: it has none any more. In any case the message is held until the transaction ends. */
+PG_FUNCTION_INFO_V1(queue_set_key_state);
+Datum
+queue_set_key_state(PG_FUNCTION_ARGS)
+{
+	text	   *key;
+	QueueDef   *def = open_key(get_receipt(fcinfo, "queue.set_key_state()"), true, &key);
+
+	queue_keystate_write(def, key, PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1));
+	PG_RETURN_VOID();
 }

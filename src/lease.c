@@ -375,6 +375,55 @@ queue_lease_begin_settling(QueueSlot *slot, uint64 word)
 											word & (QUEUE_SLOT_FLAGS & ~QUEUE_SLOT_ACKED)));
 }
 
+/* Whether nobody has taken anything of a locked slot's key since; returns its entry, locked. */
+static bool
+is_of_last_call(const QueueSlot *slot, QueueKey **key)
+{
+	*key = slot->key == 0 ? NULL : queue_key_lock(slot->key - 1);
+	return *key && (*key)->call == slot->call;
+}
+
+/* The same for others. While the slot is leased or settled nobody can take anything. */
+bool
+queue_lease_has_key(const QueueSlot *slot)
+{
+	QueueKey   *key;
+	bool		last = is_of_last_call(slot, &key);
+
+	if (key)
+		queue_key_unlock(key);
+	return last;
+}
+
+/*
+ * As a settlement, but none, for who has a message of a key: nobody else gets any
+ * of that key until the transaction ends. False, and the slot as before, if
+ * somebody else has had one since.
+ */
+bool
+queue_lease_begin_holding(QueueSlot *slot, uint64 word)
+{
+	QueueKey   *key;
+	bool		last = is_of_last_call(slot, &key);
+
+	if (last)
+		queue_lease_begin_settling(slot, word);
+	else
+		queue_slot_unlock(slot, word);
+	if (key)
+		queue_key_unlock(key);
+	return last;
+}
+
+/* A locked slot that was held so is settled now; what it comes back to stays. */
+void
+queue_lease_settle_held(QueueSlot *slot, uint64 word)
+{
+	slot->copied_to = QUEUE_POSITION_NONE;
+	slot->blocks = false;
+	queue_slot_unlock(slot, word);
+}
+
 /* A settlement was rolled back: the locked slot is what it was before, and unlocked. */
 static void
 unsettle_locked(QueueSlot *slot, uint64 word)
@@ -420,7 +469,7 @@ unsettle_locked(QueueSlot *slot, uint64 word)
 		queue_lease_key_cools(key - 1, state, false);
 }
 
-/* The settlement of this transaction was rolled back. */
+/* The settlement of this transaction was rolled back, or it was held and the transaction has ended. */
 void
 queue_lease_unsettle(QueueSlot *slot, uint64 sequence)
 {
@@ -464,6 +513,7 @@ queue_lease_count_settled(QueueSlot *slot, QueueSettlement how, QueueTime now)
 			break;
 		case QUEUE_SETTLE_RETRY:
 		case QUEUE_SETTLE_MOVE:
+		case QUEUE_SETTLE_HOLD:
 			break;
 	}
 	if (pg_atomic_read_u32(&segment->generation) != slot->generation)

@@ -18,6 +18,9 @@ extern void queue_lease_settle_key(QueueSlot *slot, QueueSettlement how);
 extern void queue_lease_release(QueueSlot *slot, uint64 word, QueueTime next);
 extern void queue_lease_taker_aborted(QueueSlot *slot, uint64 sequence, bool counts);
 extern void queue_lease_begin_settling(QueueSlot *slot, uint64 word);
+extern bool queue_lease_has_key(const QueueSlot *slot);
+extern bool queue_lease_begin_holding(QueueSlot *slot, uint64 word);
+extern void queue_lease_settle_held(QueueSlot *slot, uint64 word);
 extern void queue_lease_unsettle(QueueSlot *slot, uint64 sequence);
 extern void queue_lease_count_settled(QueueSlot *slot, QueueSettlement how, QueueTime now);
 extern void queue_lease_prepare(QueueSlot *slot, uint64 sequence, QueueSettlement how,

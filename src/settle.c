@@ -10,13 +10,16 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/relation.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/builtins.h"
 
 #include "acl.h"
 #include "error.h"
 #include "lease.h"
+#include "message.h"
 #include "settle.h"
 #include "single.h"
 #include "wakeup.h"
@@ -31,6 +34,8 @@ typedef struct ReceiptFacts
 	uint32		generation;
 	ItemPointerData tid;
 	int64		message_id;
+	bool		same;			/* it is that receipt's slot */
+	bool		held;			/* by the open transaction, which has not settled it */
 } ReceiptFacts;
 
 static bool
@@ -74,10 +79,13 @@ look_up(const pg_uuid_t *receipt, ReceiptFacts *facts)
 	facts->generation = slot->generation;
 	facts->tid = slot->tid;
 	facts->message_id = slot->message_id;
+	facts->same = same;
 	queue_slot_unlock(slot, word);
+	facts->held = same && QUEUE_SLOT_STATE(word) == QUEUE_SLOT_SETTLING &&
+		queue_pending_holds(queue_slot_number(slot), QUEUE_SLOT_SEQUENCE(word));
 	if (!same)
 		return QUEUE_STATUS_LOST;
-	if (still_holds(word))
+	if (still_holds(word) || facts->held)
 		return QUEUE_STATUS_OK;
 	if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_FREE && (word & QUEUE_SLOT_ACKED))
 		return QUEUE_STATUS_ALREADY_ACKED;
@@ -102,6 +110,13 @@ queue_settle_view(const pg_uuid_t *receipt)
 	ReceiptFacts facts;
 
 	return look_up(receipt, &facts) == QUEUE_STATUS_OK ? facts.view : InvalidOid;
+}
+
+/* A slot that the open transaction holds stays what it is until that ends. */
+static bool
+is_settling(uint64 word)
+{
+	return QUEUE_SLOT_STATE(word) == QUEUE_SLOT_SETTLING;
 }
 
 /* Lock the slot if it is still to be had for that. */
@@ -138,8 +153,14 @@ take_hold(ReceiptFacts *facts, QueueSettlement how, bool (*acceptable) (uint64 w
 		return false;
 	queue_pending_reserve(1);
 	queue_single_hold(settling->def, LW_SHARED);
-	held = lock_acceptable(facts->slot, settling->sequence, acceptable, &word);
-	if (held)
+	held = lock_acceptable(facts->slot, settling->sequence, facts->held ? is_settling : acceptable, &word);
+	if (held && facts->held)
+	{
+		settling->prior = facts->slot->prior;
+		queue_pending_settled(settling->number, settling->sequence, how);
+		queue_lease_settle_held(facts->slot, word);
+	}
+	else if (held)
 	{
 		/* What the worker writes is lost to its last holder, even if that is rolled back. */
 		if (settling->def->options.single_active_consumer && acceptable != still_holds)
@@ -172,6 +193,93 @@ queue_settle_begin(const pg_uuid_t *receipt, QueueSettlement how, QueueSettling 
 	if (!queue_acl_has(facts.view, QUEUE_ACL_DEQUEUE))
 		return QUEUE_STATUS_DENIED;
 	return take_hold(&facts, how, still_holds, settling) ? QUEUE_STATUS_OK : QUEUE_STATUS_LOST;
+}
+
+/* The key of a message in our hands; the empty one if it has none. */
+static text *
+read_key(ReceiptFacts *facts, Relation rel)
+{
+	HeapTuple	tuple = queue_segment_fetch_held(rel, queue_segment_at(facts->segment), &facts->tid, facts->message_id);
+	bool		isnull;
+	Datum		key;
+
+	if (tuple == NULL)
+		return NULL;
+	key = heap_getattr(tuple, QUEUE_COLUMN_KEY, RelationGetDescr(rel), &isnull);
+	return isnull ? cstring_to_text("") : DatumGetTextPCopy(key);
+}
+
+/* Whether the slot is the receipt's still, and nobody else has had a message of its key since. */
+static bool
+is_last_holder(const ReceiptFacts *facts)
+{
+	uint64		word;
+	bool		last;
+
+	if (!queue_slot_lock_sequence(facts->slot, QUEUE_SLOT_SEQUENCE(facts->word), &word))
+		return false;
+	last = queue_lease_has_key(facts->slot);
+	queue_slot_unlock(facts->slot, word);
+	return last;
+}
+
+/* Nobody else gets a message of the key until the transaction ends. */
+static bool
+hold_key(const ReceiptFacts *facts, QueueDef *def)
+{
+	uint64		sequence = QUEUE_SLOT_SEQUENCE(facts->word);
+	uint64		word;
+	bool		held;
+
+	queue_pending_reserve(1);
+	queue_single_hold(def, LW_SHARED);
+	held = lock_acceptable(facts->slot, sequence, still_holds, &word);
+	if (held)
+	{
+		queue_pending_settled(queue_slot_number(facts->slot), sequence, QUEUE_SETTLE_HOLD);
+		held = queue_lease_begin_holding(facts->slot, word);
+		if (!held)
+			queue_pending_forget_last();
+	}
+	queue_single_let_go(def);
+	return held;
+}
+
+/*
+ * The queue and key of a message that is held by its receipt, or that the open
+ * transaction has settled. With "until_end" it stays so until that ends: whoever gets a
+ * message of the key after us sees what we have committed.
+ */
+QueueSettleStatus
+queue_settle_key(const pg_uuid_t *receipt, bool until_end, QueueDef **def, text **key)
+{
+	ReceiptFacts facts;
+	QueueSettleStatus status = look_up(receipt, &facts);
+	bool		ours = status != QUEUE_STATUS_INVALID && facts.same && is_settling(facts.word) &&
+		queue_pending_has(queue_slot_number(facts.slot), QUEUE_SLOT_SEQUENCE(facts.word));
+	Relation	rel;
+
+	if (status != QUEUE_STATUS_OK && !ours)
+		return status;
+	*def = open_queue(facts.view);
+	if (*def == NULL)
+		return QUEUE_STATUS_LOST;
+	if (!queue_acl_has(facts.view, QUEUE_ACL_DEQUEUE))
+		return QUEUE_STATUS_DENIED;
+	if (!(*def)->options.ordered)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("queue \"%s\" is not ordered", (*def)->name),
+				 errhint("Only in ordered queues a key has one holder at a time, and a state.")));
+	rel = queue_segment_open(queue_segment_at(facts.segment), facts.generation, RowExclusiveLock);
+	if (rel == NULL)
+		return QUEUE_STATUS_LOST;
+	if (until_end && !ours ? !hold_key(&facts, *def) : !is_last_holder(&facts))
+		status = QUEUE_STATUS_LOST;
+	else
+		status = (*key = read_key(&facts, rel)) != NULL ? QUEUE_STATUS_OK : QUEUE_STATUS_LOST;
+	relation_close(rel, NoLock);
+	return status;
 }
 
 static bool
@@ -253,7 +361,8 @@ lock_holder(const pg_uuid_t *receipt, ReceiptFacts *facts, QueueDef **def)
 	if (!queue_acl_has(facts->view, QUEUE_ACL_DEQUEUE))
 		return QUEUE_STATUS_DENIED;
 	queue_single_hold(*def, LW_EXCLUSIVE);
-	if (lock_acceptable(facts->slot, QUEUE_SLOT_SEQUENCE(facts->word), still_holds, &facts->word))
+	if (lock_acceptable(facts->slot, QUEUE_SLOT_SEQUENCE(facts->word), facts->held ? is_settling : still_holds,
+						&facts->word))
 		return QUEUE_STATUS_OK;
 	queue_single_let_go(*def);
 	return QUEUE_STATUS_LOST;
@@ -269,6 +378,16 @@ queue_settle_release(const pg_uuid_t *receipt, int64 delay)
 
 	if (status != QUEUE_STATUS_OK)
 		return status;
+	if (facts.held)
+	{
+		queue_slot_unlock(facts.slot, facts.word);
+		queue_single_let_go(def);
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("message " INT64_FORMAT " cannot be released before this transaction has ended", facts.message_id),
+				 errdetail("The transaction has set the state of its key."),
+				 errhint("Release it in the next transaction, or use queue.nack().")));
+	}
 	/* A deadline that passed has counted; the release does not undo it. */
 	if (QUEUE_SLOT_STATE(facts.word) == QUEUE_SLOT_COOLING)
 		queue_slot_unlock(facts.slot, (facts.word & ~(uint64) QUEUE_SLOT_LATE) | QUEUE_SLOT_GONE);
@@ -300,14 +419,19 @@ queue_settle_extend(const pg_uuid_t *receipt, int64 lease, TimestampTz *deadline
 
 	if (status != QUEUE_STATUS_OK)
 		return status;
-	late = QUEUE_SLOT_STATE(facts.word) == QUEUE_SLOT_COOLING;
+	late = QUEUE_SLOT_STATE(facts.held ? slot->prior : facts.word) == QUEUE_SLOT_COOLING;
 	slot->deadline = Min(queue_clock_now() + (lease ? lease : def->options.lease_timeout), slot->cap);
 	*deadline = queue_clock_to_wall(slot->deadline);
 	/* Raising its due is the next visitor's business; lowering is ours. */
 	queue_lease_lower(slot, slot->deadline);
 	leased = queue_slot_word(facts.word, QUEUE_SLOT_LEASED, 0);
 	end = slot->deadline;
-	if (!late || slot->key == 0)
+	if (facts.held)
+	{
+		slot->prior = QUEUE_SLOT_LEASED;
+		queue_slot_unlock(slot, facts.word);
+	}
+	else if (!late || slot->key == 0)
 		queue_slot_unlock(slot, leased);
 	else if (!queue_slot_hold_again(slot, leased))
 	{

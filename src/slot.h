@@ -54,6 +54,7 @@ typedef enum QueueSettlement
 	QUEUE_SETTLE_EXPIRED,
 	QUEUE_SETTLE_MOVE,			/* a copy without a failure was stored */
 	QUEUE_SETTLE_CANCEL,
+	QUEUE_SETTLE_HOLD,			/* not: it is held until the transaction ends, and then as before */
 } QueueSettlement;
 
 /* Whether what was leased behind it, of its key, goes back. */

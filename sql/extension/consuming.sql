@@ -92,3 +92,15 @@ RETURNS boolean LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_unblock';
 COMMENT ON FUNCTION queue.unblock(text, text) IS
 'Let the messages of a blocked key go on; whether it was blocked. NULL: those without a key.';
+
+CREATE FUNCTION queue.get_key_state(receipt uuid)
+RETURNS jsonb LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_get_key_state';
+COMMENT ON FUNCTION queue.get_key_state(uuid) IS
+'What the holders of messages of this message''s key have kept; NULL if nothing. Only in ordered queues.';
+
+CREATE FUNCTION queue.set_key_state(receipt uuid, state jsonb)
+RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_set_key_state';
+COMMENT ON FUNCTION queue.set_key_state(uuid, jsonb) IS
+'Keep this for the next who holds a message of the key, if this transaction commits; NULL deletes it. The message stays the caller''s until then.';

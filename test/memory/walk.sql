@@ -97,6 +97,7 @@ SELECT queue.release_batch(ARRAY(SELECT receipt FROM queue.dequeue('w', 3)), '5 
 SELECT queue.extend(receipt, '3 h') FROM queue.dequeue('w');
 SELECT queue.extend_batch(ARRAY(SELECT receipt FROM queue.dequeue('w', 3)), '3 h');
 SELECT raises('QU001', 'SELECT queue.ack(gen_random_uuid())');
+SELECT * FROM queue.dequeue('w', options => '{"key": "none"}');
 -- in a transaction of the taker: rolled back, in a savepoint, prepared
 BEGIN;
 SELECT count(*) FROM queue.dequeue('w', 5);

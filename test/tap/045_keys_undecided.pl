@@ -185,6 +185,32 @@ foreach my $end (qw(COMMIT ROLLBACK))
 	is(take_key($queue, 'b'), 'b1', 'the other one as well');
 }
 
+# ---- the state of a key, and who has lost it
+
+fresh('states', '"max_attempts": 1', 'a1 a2 a3');
+$late = query("SELECT receipt FROM queue.dequeue('states', 1, '10 s')");
+advance($node, '11 s');
+query("SELECT queue.set_key_state('$late', '1')");
+is(query("SELECT queue.get_key_state('$late')"), '1', 'what has run out sets a state while nobody has had the key since');
+is(query("SELECT queue.set_key_state(receipt, '2'), queue.ack(receipt) FROM queue.dequeue('states')"), '|', 'another one has the key');
+fails($node, "SELECT queue.set_key_state('$late', '3')", 'QU001', 'then it sets none');
+fails($node, "SELECT queue.get_key_state('$late')", 'QU001', 'and reads none');
+fails($node, "BEGIN; SELECT queue.ack('$late'); SELECT queue.set_key_state('$late', '3')", 'QU001', 'not even acked');
+is(query("SELECT state FROM queue._key_state"), '2', 'the state is that of the last holder');
+query("SELECT queue.ack('$late')");
+
+# Prepared, with its message acked, over a crash.
+query("BEGIN; SELECT queue.set_key_state(receipt, '4'), queue.ack(receipt) FROM queue.dequeue('states'); PREPARE TRANSACTION 'p'");
+$node->stop('immediate');
+$node->start;
+query("SELECT send('states', 'a4')");
+is(query("SELECT take('states')"), '', 'prepared, it holds the key after a crash');
+query("COMMIT PREPARED 'p'");
+advance($node, '61 s');
+is(query("SELECT queue.get_key_state(receipt) FROM queue.dequeue('states')"), '4', 'and the next one has it');
+query("SELECT queue.drop('states', true)");
+is(query('SELECT count(*) FROM queue._key_state'), '0', 'it goes with its queue');
+
 is(query('SELECT count(*) FROM queue.check()'), '0', 'the check finds nothing');
 $node->stop;
 done_testing();
