@@ -53,6 +53,7 @@ LAWS = {
     "counter": "counters equal a recount",
     "total": "totals equal what the clients saw",
     "check": "queue.check() returns no rows",
+    "state": "what a key's holders count in its state is what they have committed",
     "leak": "no lease is left when all have ended",
     "error": "no client sees an error that it did not provoke",
     "slow": "no statement hangs",
@@ -507,6 +508,9 @@ class Checker(OrderedLaws, Facts):
             self.check_queue(queue, found)
         for row in self.final["check"]:
             self.violate("check", " | ".join(str(value) for value in row))
+        self.counts["counted in states"] += self.final.get("counted", 0)
+        for row in self.final.get("states", ()):
+            self.violate("state", "of key %s is %s, %s were counted" % tuple(row))
         for row in self.final["leases"]:
             self.violate("leak", " | ".join(str(value) for value in row))
         for line in self.final["log"]:

@@ -222,6 +222,7 @@ def spec(message):
 class Consumer(Client):
     # Receipts of a while ago, to come back with when they should be void.
     old = ()
+    dequeued_from = None
 
     def scene(self):
         self.pick((8, self.settle_apart), (5, self.work_in_transaction), (3, self.pop),
@@ -230,7 +231,7 @@ class Consumer(Client):
 
     def dequeue(self, most=8, pop=False, queue=None):
         rng = self.rng
-        queue = queue or self.pick_queue()
+        queue = self.dequeued_from = queue or self.pick_queue()
         count = rng.randint(1, most) if rng.random() < 0.9 else 40
         lease = round(rng.uniform(0.1, 0.6), 3) if rng.random() < 0.5 else round(rng.uniform(1, 4), 3)
         wait = "%d ms" % rng.randint(10, 400) if rng.random() < 0.3 else None
@@ -373,7 +374,9 @@ class Consumer(Client):
             return
         if self.rng.random() < 0.1:
             time.sleep(self.rng.random() * 0.4)
-        if self.rng.random() < 0.5:
+        if QUEUES[self.dequeued_from]["options"].get("ordered") and self.rng.random() < 0.5:
+            self.count(receipts)
+        elif self.rng.random() < 0.5:
             self.ack_batch(receipts)
         else:
             for receipt in receipts:
@@ -381,6 +384,21 @@ class Consumer(Client):
         if self.rng.random() < 0.1:
             time.sleep(self.rng.random() * 0.7)
         self.end(self.ending(abort=0.2))
+
+    def count(self, receipts):
+        """Count in the state of a key, before the ack or after it, and once more in a savepoint."""
+        early = self.rng.random() < 0.6
+        if not early:
+            self.ack_batch(receipts)
+        self.call("SELECT stress.count(%s)", self.rng.choice(receipts))
+        if self.rng.random() < 0.3:
+            self.call("SAVEPOINT counted")
+            self.call("SELECT stress.count(%s)", self.rng.choice(receipts))
+            self.call(self.rng.choice(("ROLLBACK TO counted", "RELEASE counted")))
+        if self.rng.random() < 0.2:
+            time.sleep(self.rng.random() * 0.4)
+        if early:
+            self.ack_batch(receipts)
 
     def pop(self):
         if self.rng.random() < 0.5:
