@@ -153,6 +153,17 @@ query('TRUNCATE got');
 $node->command_ok([ 'pgbench', '-n', '-c', '8', '-j', '2', '-t', '20', '-f', $script, '-h', $node->host, '-p', $node->port, 'postgres' ], 'many dequeue at once');
 is(query('SELECT count(*), count(DISTINCT who) FROM got'), '20|1', 'one of them gets messages');
 
+# Takeovers among many, by a clock that moves: no two have leases at a time.
+fresh('raced', join ' ', 1 .. 20);
+query('CREATE TABLE leased (who text, since timestamptz, until timestamptz)');
+my $race = $node->basedir . '/race.sql';
+PostgreSQL::Test::Utils::append_to_file($race, "INSERT INTO leased SELECT :client_id, lease_until - interval '30 s', lease_until FROM queue.dequeue('raced', options => '{\"consumer\": \"c:client_id\"}');\n");
+my $move = $node->basedir . '/move.sql';
+PostgreSQL::Test::Utils::append_to_file($move, "SELECT queue.clock_advance('31 s');\n");
+$node->command_ok([ 'pgbench', '-n', '-c', '8', '-j', '2', '-t', '100', '-f', "$race\@20", '-f', "$move\@1", '-h', $node->host, '-p', $node->port, 'postgres' ], 'many dequeue while the clock moves');
+cmp_ok(query('SELECT count(DISTINCT who) FROM leased'), '>', 1, 'several had their turn');
+is(query('SELECT count(*) FROM leased a JOIN leased b ON a.who < b.who AND a.since < b.until AND b.since < a.until'), '0', 'one at a time');
+
 # ---- the option is reset while somebody stands by
 
 query('TRUNCATE got');
