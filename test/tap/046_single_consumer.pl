@@ -105,7 +105,7 @@ like(active('ends'), qr/^pid \d+$/, 'as the statistics show');
 is(take_as('ends', 'b', '30 s'), '', 'another one gets nothing');
 my $waiter = start_waiting("INSERT INTO got SELECT 'b', payload #>> '{}' FROM queue.dequeue('ends', wait => '60 s', options => '{\"consumer\": \"b\"}')");
 $session->quit;
-ok(await($node, "SELECT active_consumer FROM queue.stats WHERE queue = 'ends'", expected => query("SELECT active_consumer FROM queue.stats WHERE queue = 'ends' AND active_consumer LIKE '%(ended)'")), 'its end is known');
+ok(await($node, "SELECT active_consumer LIKE '%(ended)' FROM queue.stats WHERE queue = 'ends'"), 'its end is known');
 like(active('ends'), qr/^pid \d+ \(ended\)$/, 'and shown');
 is(query($sleeping), '1', 'its lease keeps the place');
 advance($node, '31 s');
