@@ -68,7 +68,6 @@ FROM queue.options WHERE NOT available ORDER BY name;
 SELECT call, outcome('SELECT queue.' || replace(call, 'RECEIPT', quote_literal(:'receipt'))) FROM unnest(ARRAY[
     'enqueue(''err'', ''1'', dedup_key => ''k'')', 'enqueue_unique(''err'', ''1'', dedup_key => ''k'')',
     'enqueue_batch(''err'', ''{1}'', dedup_keys => ''{k}'')', 'enqueue(''err'', ''1'', options => ''{"unique_key": "k"}'')',
-    'dequeue(''err'', options => ''{"key": "k"}'')',
     'nack(RECEIPT, options => ''{"error_class": "k"}'')', 'nack(RECEIPT, options => ''{"progress": 1}'')']) WITH ORDINALITY AS calls(call, n) ORDER BY n;
 
 -- a number may be text, as for a queue

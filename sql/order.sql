@@ -216,6 +216,15 @@ SELECT queue.unblock(NULL, 'a');
 SELECT queue.drop('plain');
 SELECT queue.enqueue('o', '1', key => repeat('k', 513));
 SELECT queue.enqueue('o', '1', key => repeat('k', 512)) > 0 AS sent;
+-- a key stays as it is in a row that is too long, whatever else is stored elsewhere
+SELECT queue.purge('o') >= 0 AS purged;
+CREATE FUNCTION noise(n int) RETURNS text LANGUAGE sql AS $$ SELECT string_agg(md5(i::text), '') FROM generate_series(1, n) i $$;
+SELECT queue.enqueue('o', to_jsonb(noise(150)), repeat('k', 512), jsonb_build_object('n', noise(140))) > 0 AS sent;
+SELECT queue.enqueue('o', '2', repeat('k', 512)) > 0 AS sent;
+SELECT length(payload::text) FROM queue.dequeue('o');
+SELECT payload FROM queue.dequeue('o');
+DROP FUNCTION noise;
+-- errors
 SELECT queue.alter('o', '{"ordered": false}');
 SELECT queue.drop('o', true);
 DROP FUNCTION take, receipt, send;

@@ -30,6 +30,7 @@
 #include "blocked.h"
 #include "catalog.h"
 #include "error.h"
+#include "keystate.h"
 #include "options.h"
 #include "peek.h"
 #include "delta.h"
@@ -305,6 +306,8 @@ queue_alter(PG_FUNCTION_ARGS)
 		dead_letter = InvalidOid;
 	else
 		dead_letter = find_dead_letter(options.dead_letter, def->name);
+	if (options.single_active_consumer != def->options.single_active_consumer)
+		queue_delta_altered_single(def->state);
 	queue_catalog_update(view, merged, dead_letter);
 	queue_delta_altered(def->state);
 	PG_RETURN_VOID();
@@ -433,6 +436,7 @@ drop_queue(Oid view)
 	segments = queue_catalog_segments(id);
 	queue_blocked_delete_all(id);
 	queue_limit_delete_all(queue_catalog_relation("_limit"), queue_catalog_relation("_limit_pkey"), id);
+	queue_keystate_delete_all(id);
 	queue_catalog_delete(view, id);
 	foreach(cell, segments)
 		drop_relation(((QueueCatalogSegment *) lfirst(cell))->relid);

@@ -409,12 +409,42 @@ is_wanted(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head)
 	return !claim->past;
 }
 
+/* Whether it has the key that is asked for, not only one of the same hash. */
+static bool
+has_key(QueueClaim *claim, HeapTuple tuple)
+{
+	const char *wanted = claim->request->key;
+	size_t		length = strlen(wanted);
+	bool		isnull;
+	Datum		value = heap_getattr(tuple, QUEUE_COLUMN_KEY, RelationGetDescr(claim->visit.rel), &isnull);
+	struct varlena *key = isnull ? NULL : (struct varlena *) DatumGetPointer(value);
+
+	if (key == NULL)
+		return length == 0;
+	/* None of a length that can be asked for is stored so. */
+	if (VARATT_IS_EXTERNAL(key) || VARATT_IS_COMPRESSED(key))
+		return false;
+	return VARSIZE_ANY_EXHDR(key) == length && memcmp(VARDATA_ANY(key), wanted, length) == 0;
+}
+
+/* A message that could be had is not asked for. */
+static bool
+leave_to_others(QueueClaim *claim)
+{
+	queue_visit_due(&claim->visit, 0);
+	/* In order nothing behind it can be had: the two keys share an entry. */
+	claim->order.undecided = claim->order.other_key = claim->ordered;
+	return true;
+}
+
 /* Whether the call goes on to look at messages of the page. */
 static bool
 take(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, uint64 hash)
 {
 	int64		bytes;
 
+	if (claim->request->key && !has_key(claim, tuple))
+		return leave_to_others(claim);
 	if (is_full(claim, tuple, &bytes))
 	{
 		queue_visit_due(&claim->visit, 0);
@@ -525,6 +555,11 @@ consider(QueueClaim *claim, HeapTuple tuple)
 		queue_visit_due(&claim->visit, queue_clock_from_wall(Min(head.visible_at, head.expires_at)));
 		return true;
 	}
+	if (claim->ordered && claim->order.chosen && hash != claim->order.hash)
+	{
+		queue_visit_due(&claim->visit, 0);
+		return true;
+	}
 	if (claim->ordered)
 		return consider_in_order(claim, tuple, &head, hash);
 	if (claim->sweep)
@@ -558,11 +593,13 @@ consider_unseen(QueueClaim *claim, HeapTuple tuple)
 static void
 consider_deleted(QueueClaim *claim, HeapTuple tuple)
 {
+	uint64		hash = queue_order_hash(tuple, RelationGetDescr(claim->visit.rel));
 	QueueMessageHead head;
 
 	queue_message_head(&head, tuple, RelationGetDescr(claim->visit.rel));
-	if (!queue_order_undecided(&claim->order, queue_order_hash(tuple, RelationGetDescr(claim->visit.rel)), &head,
-							   claim->visit.now + queue_recheck_interval * INT64CONST(1000)))
+	if (!queue_order_undecided(&claim->order, hash, &head,
+							   claim->visit.now + queue_recheck_interval * INT64CONST(1000)) ||
+		(claim->order.chosen && hash != claim->order.hash))
 		queue_visit_due(&claim->visit, 0);
 }
 
@@ -608,7 +645,8 @@ queue_claim_visit(QueueClaim *claim, QueueMapHold *hold)
 	{
 		queue_order_begin_page(&claim->order, QUEUE_POSITION(claim->visit.segment->rank, hold->page),
 							   hold->was_due <= claim->visit.now);
-		if (!claim->order.in_line)
+		/* Of one key's line, each message that others may have says so itself. */
+		if (!claim->order.in_line && !claim->order.chosen)
 			queue_visit_due(&claim->visit, 0);
 	}
 	claim->mixed = hold->page < pg_atomic_read_u32(&claim->visit.segment->mixed);

@@ -33,6 +33,7 @@ typedef struct QueueClaimRequest
 	int64		lease;			/* us; 0: the queue's lease_timeout */
 	const char *consumer;		/* NULL: the application's name */
 	uint64		attempt;		/* number of it (repeat.c); 0: none */
+	const char *key;			/* only messages of it, "": of those without one; NULL: of any */
 	bool		pop;
 } QueueClaimRequest;
 

@@ -28,18 +28,21 @@
 #include "error.h"
 #include "failure.h"
 #include "guc.h"
+#include "keystate.h"
 #include "message.h"
 #include "pending.h"
 #include "repeat.h"
 #include "ring.h"
+#include "single.h"
 #include "wakeup.h"
 
 #define MESSAGE_COLUMNS 13
 #define MAX_ATTEMPT_ID 255
+#define MAX_CHOSEN_KEY 512
 #define MAX_RESULT_BYTES (INT64CONST(64) * 1024 * 1024)
 
 static const QueueJsonKey dequeue_keys[] = {
-	{"consumer", true}, {"key", false}, {"attempt_id", true}, {"max_bytes", true}, {NULL, false}
+	{"consumer", true}, {"key", true}, {"attempt_id", true}, {"max_bytes", true}, {NULL, false}
 };
 
 static const QueueJsonKey nack_keys[] = {
@@ -51,6 +54,10 @@ static const QueueJsonKey nack_keys[] = {
 /* Pauses of a dequeue that finds something due and nothing to claim, us. */
 #define FIRST_PAUSE 1000
 #define LONGEST_PAUSE 50000
+
+/* Who asks for a key pauses for longer if a look takes long, so that it is busy a fifth of the time at most. */
+#define PAUSES_A_LOOK 4
+#define LONGEST_PAUSE_FOR_KEY 1000000
 
 static const char *
 unwritten_error(const QueueClaimed *claimed)
@@ -150,6 +157,57 @@ return_claimed(FunctionCallInfo fcinfo, QueueDef *def, QueueClaimed *claimed, in
 }
 
 /*
+ * As whom this backend has dequeued last from a queue with one consumer at a
+ * time: queue.wait() goes by that.
+ */
+static struct
+{
+	Oid			view;
+	bool		named;
+	char		consumer[QUEUE_CONSUMER_LENGTH];
+}			dequeued_as;
+
+static void
+note_consumer(const QueueClaimRequest *request)
+{
+	dequeued_as.view = request->def->view;
+	dequeued_as.named = request->consumer != NULL;
+	strlcpy(dequeued_as.consumer, request->consumer ? request->consumer : "", QUEUE_CONSUMER_LENGTH);
+}
+
+/* Claim, where one consumer at a time does; *stands_by: that is another one. */
+static int
+claim_as_active(QueueClaimRequest *request, Snapshot snapshot, QueueClaimed *claimed, bool *stands_by)
+{
+	QueueDef   *def = request->def;
+	QueueTime	deadline = 0;
+	int			n;
+
+	note_consumer(request);
+	*stands_by = !queue_single_begin(def->state, request->consumer,
+									 request->lease ? request->lease : def->options.lease_timeout);
+	if (*stands_by)
+	{
+		queue_wakeup_pass_on(def->state, false);
+		return 0;
+	}
+	n = queue_dequeue_claim(request, snapshot, claimed);
+	for (int i = 0; i < n; i++)
+		deadline = Max(deadline, claimed[i].deadline);
+	queue_single_end(def->state, deadline);
+	return n;
+}
+
+static int
+claim(QueueClaimRequest *request, Snapshot snapshot, QueueClaimed *claimed, bool *stands_by)
+{
+	if (request->def->options.single_active_consumer)
+		return claim_as_active(request, snapshot, claimed, stands_by);
+	*stands_by = false;
+	return queue_dequeue_claim(request, snapshot, claimed);
+}
+
+/*
  * Claim, and if there is nothing sleep and claim again, until the deadline.
  * Only after a real sleep, and only in READ COMMITTED, a newer snapshot than
  * the statement's is used.
@@ -166,7 +224,9 @@ claim_or_wait(QueueClaimRequest *request, int64 wait, QueueClaimed *claimed)
 	queue_wakeup_begin();
 	for (;;)
 	{
+		QueueTime	began = queue_clock_now();
 		QueueTime	not_before;
+		bool		stands_by = false;
 
 		if (!def->paused_dequeue)
 		{
@@ -174,14 +234,17 @@ claim_or_wait(QueueClaimRequest *request, int64 wait, QueueClaimed *claimed)
 				PushActiveSnapshot(GetLatestSnapshot());
 			else
 				PushActiveSnapshot(GetActiveSnapshot());
-			n = queue_dequeue_claim(request, GetActiveSnapshot(), claimed);
+			n = claim(request, GetActiveSnapshot(), claimed, &stands_by);
 			PopActiveSnapshot();
 		}
 		if (n > 0 || wait == 0)
 			return n;
 		not_before = queue_clock_now() + (def->paused_dequeue ? LONGEST_PAUSE : pause);
+		if (request->key)
+			not_before += Min((queue_clock_now() - began) * PAUSES_A_LOOK, LONGEST_PAUSE_FOR_KEY);
 		pause = Min(pause * 2, LONGEST_PAUSE);
-		switch (queue_wakeup_sleep(def->state, deadline, not_before, &slept))
+		switch (stands_by ? queue_single_sleep(def, request->consumer, deadline, &slept)
+				: queue_wakeup_sleep(def->state, deadline, not_before, &slept))
 		{
 			case QUEUE_WAKEUP_TIMEOUT:
 				/* Something may have come in the last moment. */
@@ -258,6 +321,7 @@ queue_dequeue(PG_FUNCTION_ARGS)
 				   queue_max_wait * INT64CONST(1000));
 	request.consumer = queue_options_get_text(options, "consumer", QUEUE_CONSUMER_LENGTH - 1);
 	request.max_bytes = queue_options_get_int(options, "max_bytes", 1, MAX_RESULT_BYTES, MAX_RESULT_BYTES);
+	request.key = queue_options_get_text(options, "key", MAX_CHOSEN_KEY);
 	attempt_id = queue_options_get_text(options, "attempt_id", MAX_ATTEMPT_ID);
 	request.attempt = attempt_id ? queue_repeat_number(attempt_id) : 0;
 	InitMaterializedSRF(fcinfo, 0);
@@ -282,6 +346,7 @@ queue_pop(PG_FUNCTION_ARGS)
 {
 	QueueClaimRequest request = {.max_bytes = MAX_RESULT_BYTES,.pop = true};
 	QueueClaimed *claimed;
+	bool		stands_by;
 	int			n;
 
 	queue_error_need_write("queue.pop()");
@@ -291,7 +356,7 @@ queue_pop(PG_FUNCTION_ARGS)
 	request.def = queue_catalog_open(PG_GETARG_TEXT_PP(0), QUEUE_ACL_DEQUEUE);
 	InitMaterializedSRF(fcinfo, 0);
 	claimed = palloc(sizeof(QueueClaimed) * request.wanted);
-	n = request.def->paused_dequeue ? 0 : queue_dequeue_claim(&request, GetActiveSnapshot(), claimed);
+	n = request.def->paused_dequeue ? 0 : claim(&request, GetActiveSnapshot(), claimed, &stands_by);
 	return_claimed(fcinfo, request.def, claimed, n, false);
 	for (int i = 0; i < n; i++)
 		if (queue_settle_ack(&claimed[i].receipt) != QUEUE_STATUS_OK)
@@ -307,6 +372,39 @@ queue_pop(PG_FUNCTION_ARGS)
 /* How often somebody who waits for a paused queue looks at the pause, us. */
 #define PAUSE_LOOK 1000000
 
+/* Whether another consumer is active than the one as which this backend dequeues. */
+static bool
+is_standby(QueueState *state, Oid view)
+{
+	return queue_single_stands_by(state, dequeued_as.view == view && dequeued_as.named ? dequeued_as.consumer : NULL);
+}
+
+/*
+ * Where one consumer at a time gets messages, sleep until that can be us, then as
+ * others do. READY: both are so.
+ */
+static QueueWakeup
+sleep_as_consumer(const QueueDef *def, QueueTime deadline)
+{
+	QueueState *state = def->state;
+	Oid			view = def->view;
+	bool		slept;
+	QueueWakeup result;
+
+	if (is_standby(state, view))
+	{
+		result = queue_single_sleep(def, dequeued_as.view == view && dequeued_as.named ? dequeued_as.consumer : NULL,
+									deadline, &slept);
+		return result == QUEUE_WAKEUP_READY ? QUEUE_WAKEUP_TIMEOUT : result;
+	}
+	result = queue_wakeup_sleep(state, deadline, queue_clock_now(), &slept);
+	if (result != QUEUE_WAKEUP_READY || !is_standby(state, view))
+		return result;
+	/* Another one has become active meanwhile: what we were told is for him. */
+	queue_wakeup_pass_on(state, false);
+	return QUEUE_WAKEUP_TIMEOUT;
+}
+
 /*
  * Sleep until the queue has something due and is not paused. The definition is
  * read under the catalog's snapshot, which is given back before each sleep.
@@ -318,30 +416,29 @@ sleep_without_snapshot(Oid view, QueueTime deadline)
 	{
 		QueueTime	now = queue_clock_now();
 		QueueDef   *def;
+		QueueState *state;
 		QueueWakeup result;
 		bool		slept;
-		bool		paused;
+		bool		again;
 
 		AcceptInvalidationMessages();
 		def = queue_catalog_get_unlocked(view);
 		if (def == NULL)
 			return QUEUE_WAKEUP_DROPPED;
-		paused = def->paused_dequeue;
+		state = def->state;
+		again = def->paused_dequeue || def->options.single_active_consumer;
 		InvalidateCatalogSnapshot();
 		Assert(!TransactionIdIsValid(MyProc->xmin));
-		if (!paused)
-		{
-			QueueState *state = def->state;
-
+		if (def->paused_dequeue)
+			result = queue_wakeup_sleep(state, Min(deadline, now + PAUSE_LOOK), QUEUE_TIME_NEVER, &slept);
+		else if (def->options.single_active_consumer)
+			result = sleep_as_consumer(def, deadline);
+		else
 			result = queue_wakeup_sleep(state, deadline, now, &slept);
-			/* The dequeue that follows passes on work, but not the time to come. */
-			if (result == QUEUE_WAKEUP_READY)
-				queue_wakeup_pass_on_time(state);
-			return result;
-		}
-		result = queue_wakeup_sleep(def->state, Min(deadline, now + PAUSE_LOOK),
-									QUEUE_TIME_NEVER, &slept);
-		if (result == QUEUE_WAKEUP_DROPPED || queue_clock_now() >= deadline)
+		/* The dequeue that follows passes on work, but not the time to come. */
+		if (result == QUEUE_WAKEUP_READY)
+			queue_wakeup_pass_on_time(state);
+		if (!again || result != QUEUE_WAKEUP_TIMEOUT || queue_clock_now() >= deadline)
 			return result;
 	}
 }
@@ -636,4 +733,42 @@ queue_extend_batch(PG_FUNCTION_ARGS)
 		put_status(fcinfo, receipts[i], queue_settle_extend(receipts[i], lease, &deadline), "extended");
 	}
 	return (Datum) 0;
+}
+
+/* ---- the state of a key ---- */
+
+/* The queue and key of a message that the caller holds. */
+static QueueDef *
+open_key(const pg_uuid_t *receipt, bool until_end, text **key)
+{
+	QueueDef   *def;
+
+	insist(queue_settle_key(receipt, until_end, &def, key), receipt);
+	return def;
+}
+
+/* NULL if it has none. */
+PG_FUNCTION_INFO_V1(queue_get_key_state);
+Datum
+queue_get_key_state(PG_FUNCTION_ARGS)
+{
+	text	   *key;
+	QueueDef   *def = open_key(get_receipt(fcinfo, "queue.get_key_state()"), false, &key);
+	Jsonb	   *state = queue_keystate_read(def, key);
+
+	if (state == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_JSONB_P(state);
+}
+
+/* NULL: it has none any more. In any case the message is held until the transaction ends. */
+PG_FUNCTION_INFO_V1(queue_set_key_state);
+Datum
+queue_set_key_state(PG_FUNCTION_ARGS)
+{
+	text	   *key;
+	QueueDef   *def = open_key(get_receipt(fcinfo, "queue.set_key_state()"), true, &key);
+
+	queue_keystate_write(def, key, PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1));
+	PG_RETURN_VOID();
 }

@@ -18,6 +18,7 @@
 #include "delta.h"
 #include "key.h"
 #include "ring.h"
+#include "single.h"
 #include "slot.h"
 #include "touched.h"
 #include "wakeup.h"
@@ -35,6 +36,7 @@ typedef struct Delta
 	bool		created;
 	bool		dropped;
 	bool		altered;
+	bool		single;			/* single_active_consumer of it is */
 	bool		restored;
 	bool		blocked;
 	bool		unblocked;
@@ -170,6 +172,13 @@ void
 queue_delta_altered(QueueState *state)
 {
 	get_delta(state, NULL)->altered = true;
+}
+
+/* Whether it has one consumer at a time changes: nobody is the active one. */
+void
+queue_delta_altered_single(QueueState *state)
+{
+	get_delta(state, NULL)->single = true;
 }
 
 /* Rows were put into its segments by hand, as a restore does: nobody has counted them. */
@@ -323,6 +332,8 @@ apply_delta(const Delta *delta, QueueTime now)
 	bool		call_worker = delta->created;
 
 	Assert(queue_state_is(state, delta->id));
+	if (delta->single)
+		queue_single_forget(state);
 	if (delta->altered)
 		queue_wakeup_all(state);
 	if (delta->restored)
@@ -455,6 +466,7 @@ add_delta(Delta *to, const Delta *from)
 	to->created |= from->created;
 	to->dropped |= from->dropped;
 	to->altered |= from->altered;
+	to->single |= from->single;
 	to->restored |= from->restored;
 	to->blocked |= from->blocked;
 	to->unblocked |= from->unblocked;

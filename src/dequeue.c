@@ -366,7 +366,7 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	claim->by_priority = claim->past = false;
 	claim->looked_at = 0;
 	claim->ordered = request->def->options.ordered;
-	claim->order.lacks_keys = false;
+	claim->order.lacks_keys = claim->order.chosen = false;
 	queue_limited_begin(claim);
 	busy.segment = NULL;
 	claim->rounds = 0;

@@ -410,6 +410,19 @@ queue_key_next_ready(QueueState *state)
 	return key;
 }
 
+/* The same of a key that is asked for, in the list or not; NULL: nothing of it is known. */
+QueueKey *
+queue_key_take_out(QueueState *state, uint64 hash)
+{
+	QueueKey   *key = queue_key_find(state, hash);
+
+	if (key == NULL)
+		return NULL;
+	queue_key_not_ready(key);
+	looked_at = queue_key_number(key);
+	return key;
+}
+
 /* The key taken out last was looked at to the end. */
 void
 queue_key_looked(void)

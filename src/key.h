@@ -70,6 +70,7 @@ extern bool queue_key_set_blocked(QueueState *state, uint64 *hashes, int n);
 extern void queue_key_make_all_ready(QueueState *state);
 extern void queue_key_not_ready(QueueKey *key);
 extern QueueKey *queue_key_next_ready(QueueState *state);
+extern QueueKey *queue_key_take_out(QueueState *state, uint64 hash);
 extern void queue_key_forget_queue(QueueState *state);
 extern void queue_key_look_later(QueueState *state, QueueTime when);
 extern void queue_key_look_if_late(QueueState *state, QueueTime now);

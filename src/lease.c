@@ -269,6 +269,25 @@ queue_lease_expire(QueueSlot *slot, uint64 sequence, QueueTime now)
 }
 
 /*
+ * If a lease has run out, its receipt is not good any more, whatever becomes of
+ * a transaction that settles its message.
+ */
+void
+queue_lease_void(QueueSlot *slot, uint64 sequence, QueueTime now)
+{
+	uint64		word;
+
+	queue_lease_expire(slot, sequence, now);
+	if (!queue_slot_lock_sequence(slot, sequence, &word))
+		return;
+	if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_COOLING)
+		word = (word & ~(uint64) QUEUE_SLOT_LATE) | QUEUE_SLOT_GONE;
+	else if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_SETTLING)
+		word |= QUEUE_SLOT_GONE;
+	queue_slot_unlock(slot, word);
+}
+
+/*
  * Give a locked slot's message back without counting; it can be dequeued at
  * "next". Failures that are only in the slot, and delays, need a slot still.
  */
@@ -322,10 +341,12 @@ queue_lease_release(QueueSlot *slot, uint64 word, QueueTime next)
 void
 queue_lease_taker_aborted(QueueSlot *slot, uint64 sequence, bool counts)
 {
+	QueueState *state;
 	uint64		word;
 
 	if (!queue_slot_lock_sequence(slot, sequence, &word))
 		return;
+	state = &queue_states[slot->queue];
 	switch (QUEUE_SLOT_STATE(word))
 	{
 		case QUEUE_SLOT_LEASED:
@@ -333,6 +354,7 @@ queue_lease_taker_aborted(QueueSlot *slot, uint64 sequence, bool counts)
 				queue_lease_fail(slot, word, QUEUE_FAILURE_ABORT);
 			else
 				queue_lease_release(slot, word, 0);
+			queue_wakeup_standbys(state);
 			return;
 		case QUEUE_SLOT_SETTLING:
 			/* By somebody else; if that does not commit, see unsettle. */
@@ -359,6 +381,55 @@ queue_lease_begin_settling(QueueSlot *slot, uint64 word)
 	slot->blocks = false;
 	queue_slot_unlock(slot, queue_slot_word(word, QUEUE_SLOT_SETTLING,
 											word & (QUEUE_SLOT_FLAGS & ~QUEUE_SLOT_ACKED)));
+}
+
+/* Whether nobody has taken anything of a locked slot's key since; returns its entry, locked. */
+static bool
+is_of_last_call(const QueueSlot *slot, QueueKey **key)
+{
+	*key = slot->key == 0 ? NULL : queue_key_lock(slot->key - 1);
+	return *key && (*key)->call == slot->call;
+}
+
+/* The same for others. While the slot is leased or settled nobody can take anything. */
+bool
+queue_lease_has_key(const QueueSlot *slot)
+{
+	QueueKey   *key;
+	bool		last = is_of_last_call(slot, &key);
+
+	if (key)
+		queue_key_unlock(key);
+	return last;
+}
+
+/*
+ * As a settlement, but none, for who has a message of a key: nobody else gets any
+ * of that key until the transaction ends. False, and the slot as before, if
+ * somebody else has had one since.
+ */
+bool
+queue_lease_begin_holding(QueueSlot *slot, uint64 word)
+{
+	QueueKey   *key;
+	bool		last = is_of_last_call(slot, &key);
+
+	if (last)
+		queue_lease_begin_settling(slot, word);
+	else
+		queue_slot_unlock(slot, word);
+	if (key)
+		queue_key_unlock(key);
+	return last;
+}
+
+/* A locked slot that was held so is settled now; what it comes back to stays. */
+void
+queue_lease_settle_held(QueueSlot *slot, uint64 word)
+{
+	slot->copied_to = QUEUE_POSITION_NONE;
+	slot->blocks = false;
+	queue_slot_unlock(slot, word);
 }
 
 /* A settlement was rolled back: the locked slot is what it was before, and unlocked. */
@@ -406,18 +477,21 @@ unsettle_locked(QueueSlot *slot, uint64 word)
 		queue_lease_key_cools(key - 1, state, false);
 }
 
-/* The settlement of this transaction was rolled back. */
+/* The settlement of this transaction was rolled back, or it was held and the transaction has ended. */
 void
 queue_lease_unsettle(QueueSlot *slot, uint64 sequence)
 {
+	QueueState *state;
 	uint64		word;
 
 	if (!queue_slot_lock_sequence(slot, sequence, &word))
 		return;
+	state = &queue_states[slot->queue];
 	if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_SETTLING)
 		unsettle_locked(slot, word);
 	else
 		queue_slot_unlock(slot, word);
+	queue_wakeup_standbys(state);
 }
 
 /* The row of a locked slot is deleted for good: count that, by how it ended. */
@@ -447,6 +521,7 @@ queue_lease_count_settled(QueueSlot *slot, QueueSettlement how, QueueTime now)
 			break;
 		case QUEUE_SETTLE_RETRY:
 		case QUEUE_SETTLE_MOVE:
+		case QUEUE_SETTLE_HOLD:
 			break;
 	}
 	if (pg_atomic_read_u32(&segment->generation) != slot->generation)
@@ -491,6 +566,7 @@ queue_lease_resolve_prepared(QueueSlot *slot)
 	FullTransactionId xid = slot->xid;
 	uint64		sequence = QUEUE_SLOT_SEQUENCE(word);
 	TransactionId short_xid = XidFromFullTransactionId(xid);
+	QueueState *state;
 	bool		committed;
 
 	if (!(word & QUEUE_SLOT_PREPARED) || !FullTransactionIdIsValid(xid) ||
@@ -499,6 +575,7 @@ queue_lease_resolve_prepared(QueueSlot *slot)
 	committed = TransactionIdDidCommit(short_xid);
 	if (!queue_slot_lock_sequence(slot, sequence, &word))
 		return true;
+	state = &queue_states[slot->queue];
 	if (!(word & QUEUE_SLOT_PREPARED) || QUEUE_SLOT_STATE(word) != QUEUE_SLOT_SETTLING ||
 		!FullTransactionIdEquals(slot->xid, xid))
 		queue_slot_unlock(slot, word);
@@ -519,6 +596,7 @@ queue_lease_resolve_prepared(QueueSlot *slot)
 		if (key != 0 && queue_settlement_fails(how))
 			queue_lease_void_behind(key - 1, call, taken_as);
 	}
+	queue_wakeup_standbys(state);
 	return true;
 }
 

@@ -29,6 +29,15 @@ hash_consumer(const char *name)
 	return queue_limit_hash(QUEUE_LIMIT_CONSUMER, cut, strlen(cut));
 }
 
+/* Of the key that a call asks for; 0: of any. */
+static uint64
+hash_key(const char *key)
+{
+	if (key == NULL)
+		return 0;
+	return key[0] == '\0' ? QUEUE_METER_NO_KEY : queue_limit_hash(QUEUE_LIMIT_KEY, key, strlen(key));
+}
+
 /* ---- new limits ---- */
 
 /* Count the leases that were given before there were limits. */
@@ -91,6 +100,7 @@ queue_limited_begin(QueueClaim *claim)
 	metering->limits = &def->limits;
 	metering->fair = def->options.fair_share;
 	metering->consumer = hash_consumer(claim->request->consumer ? claim->request->consumer : application_name);
+	metering->only = hash_key(claim->request->key);
 	metering->now = queue_clock_now();
 	if (queue_meter_is_known(state, def->version))
 		return;

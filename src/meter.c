@@ -747,6 +747,19 @@ queue_meter_end(QueueState *state, QueueMeters *meters)
 	return wake;
 }
 
+/* The first key of the list, or the one that is asked for, if it is in it. */
+static QueueMeter *
+next_ready(const QueueMetering *metering)
+{
+	QueueState *state = metering->state;
+	QueueMeter *meter;
+
+	if (metering->only == 0)
+		return state->first_ready_meter == NO_METER ? NULL : &all[state->first_ready_meter];
+	meter = find(queue_state_index(state), metering->only);
+	return meter && meter->ready ? meter : NULL;
+}
+
 /*
  * Take the next place where a key waits that can have a message now; the caller
  * has it looked at. With fair share a key goes to the end of the list when it has
@@ -756,6 +769,7 @@ bool
 queue_meter_offer(const QueueMetering *metering, QueueOffer *offer)
 {
 	QueueState *state = metering->state;
+	QueueMeter *meter;
 	bool		found = false;
 
 	if (pg_atomic_read_u32(&state->meters_ready) == 0 &&
@@ -764,16 +778,13 @@ queue_meter_offer(const QueueMetering *metering, QueueOffer *offer)
 	lock(state);
 	while (state->meter_heap != NO_METER && all[state->meter_heap].at <= metering->now)
 	{
-		QueueMeter *meter = &all[state->meter_heap];
-
+		meter = &all[state->meter_heap];
 		remove_timed(state, meter);
 		refill(meter, metering->now);
 		add_ready(state, meter);
 	}
-	while (!found && state->first_ready_meter != NO_METER)
+	while (!found && (meter = next_ready(metering)) != NULL)
 	{
-		QueueMeter *meter = &all[state->first_ready_meter];
-
 		if (!has_waiting(meter) || !has_lease(meter))
 		{
 			remove_ready(state, meter);

@@ -26,6 +26,7 @@ typedef struct QueueMetering
 	const QueueLimits *limits;
 	bool		fair;			/* keys take turns */
 	uint64		consumer;		/* hash of it */
+	uint64		only;			/* hash of the key that is asked for; 0: any */
 	QueueTime	now;
 } QueueMetering;
 

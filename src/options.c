@@ -90,7 +90,7 @@ static const OptionRow rows[] = {
 	{"priority_mode", OPTION_ENUM, AT(priority_mode), true, 0, 0, "aging", "aging|strict", "whether waiting raises a priority"},
 	{"retention", OPTION_INTERVAL, LATER, "0", NULL, "how long acked messages are kept"},
 	{"segment_size", OPTION_SIZE, AT(segment_size), true, 65536, 4294967296.0, NULL, NULL, "size of a segment; default: the setting queue.segment_size"},
-	{"single_active_consumer", OPTION_BOOLEAN, LATER, "false", NULL, "one consumer at a time"},
+	{"single_active_consumer", OPTION_BOOLEAN, AT(single_active_consumer), true, 0, 0, "false", NULL, "one consumer at a time gets messages"},
 };
 
 static const OptionRow *

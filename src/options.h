@@ -66,6 +66,7 @@ typedef struct QueueOptions
 	int			priority_mode;	/* QueuePriorityMode */
 	int64		aging_step;
 	int64		segment_size;	/* bytes, 0 = the setting */
+	bool		single_active_consumer;
 } QueueOptions;
 
 extern void queue_options_parse(Jsonb *given, QueueOptions *options);

@@ -48,6 +48,14 @@ queue_order_begin_page(QueueOrder *order, QueuePosition position, bool was_due)
 	order->waits = false;
 	order->lowest = PG_INT64_MAX;
 	order->undecided = false;
+	order->other_key = false;
+}
+
+/* Whether the page at hand was come to from all that may have something of this key before it. */
+static bool
+is_in_line(const QueueOrder *order, uint64 hash)
+{
+	return order->in_line || (order->chosen && order->hash == hash);
 }
 
 /* The first of a locked key's messages that cool and can still be delivered. */
@@ -82,6 +90,33 @@ queue_order_read(QueueKey *key, QueueKeyFacts *facts)
 	facts->backlog_from = key->backlog_from;
 	facts->copies = key->copies;
 	facts->first_copy = key->first_copy;
+}
+
+/*
+ * Slots that seem to hold a key and perhaps do not: leases that have run out, and
+ * settlements that were prepared. How many were written.
+ */
+uint32
+queue_order_doubtful(QueueState *state, uint64 hash, QueueTime now, uint32 *slots, uint64 *sequences, uint32 room)
+{
+	QueueKey   *key = queue_key_find(state, hash);
+	uint32		n = 0;
+
+	if (key == NULL)
+		return 0;
+	for (uint32 link = key->slots; link != 0 && n < room; link = queue_slot(link - 1)->next_of_key)
+	{
+		QueueSlot  *slot = queue_slot(link - 1);
+		uint64		word = pg_atomic_read_u64(&slot->word);
+
+		if (!(word & QUEUE_SLOT_PREPARED) &&
+			(QUEUE_SLOT_STATE(word) != QUEUE_SLOT_LEASED || slot->deadline > now))
+			continue;
+		slots[n] = link - 1;
+		sequences[n++] = QUEUE_SLOT_SEQUENCE(word);
+	}
+	queue_key_unlock(key);
+	return n;
 }
 
 /* A locked key's message stays where it is, on the page at hand. */
@@ -159,7 +194,7 @@ may_take_backlog(QueueOrder *order, QueueKey *key, int64 id)
 static bool
 is_out_of_line(QueueOrder *order, const QueueKey *key, const QueueMessageHead *head)
 {
-	return !order->in_line && !head->is_copy &&
+	return !is_in_line(order, key->hash) && !head->is_copy &&
 		(queue_span_is_empty(&key->backlog) || head->id > key->backlog_to);
 }
 
@@ -171,11 +206,12 @@ QueueOrderVerdict
 queue_order_judge(QueueOrder *order, uint64 hash, const QueueMessageHead *head, QueueHeldAs held)
 {
 	bool		ours = !order->only || order->hash == hash;
-	QueueKey   *key = ours || order->in_line ? queue_key_find(order->state, hash) : NULL;
+	bool		in_line = is_in_line(order, hash);
+	QueueKey   *key = ours || in_line ? queue_key_find(order->state, hash) : NULL;
 	bool		may;
 
 	if (key == NULL)
-		return order->in_line ? QUEUE_ORDER_TAKE : QUEUE_ORDER_DUE;
+		return in_line ? QUEUE_ORDER_TAKE : QUEUE_ORDER_DUE;
 	if (held == QUEUE_HELD_NOT && is_out_of_line(order, key, head))
 	{
 		queue_key_unlock(key);
@@ -290,7 +326,7 @@ undecided_copy(QueueOrder *order, uint64 hash, const QueueMessageHead *head)
 bool
 queue_order_undecided(QueueOrder *order, uint64 hash, const QueueMessageHead *head, QueueTime again)
 {
-	bool		may_add = order->in_line && order->has_turn;
+	bool		may_add = is_in_line(order, hash) && order->has_turn;
 	QueueKey   *key;
 	bool		known;
 

@@ -15,7 +15,9 @@ typedef struct QueueOrder
 	bool		has_turn;		/* and may take something */
 	bool		learns;			/* or only what waits of the keys that have copies */
 	bool		only;			/* one key, of this hash */
+	bool		chosen;			/* of that, and in line for it: from all due pages before */
 	uint64		hash;
+	QueuePosition from[2];		/* where a look along the line for it goes on: backlog, timed */
 	uint64		call;			/* its number */
 	uint64		visit;			/* of the page it looks at */
 	QueuePosition position;		/* where that is */
@@ -23,6 +25,7 @@ typedef struct QueueOrder
 	/* results, of a page */
 	int			took;
 	bool		undecided;		/* a message of the only key is being deleted by somebody unknown */
+	bool		other_key;		/* the first of its hash is of another key than that asked for */
 	bool		waits;			/* there is a message of the only key that cannot be taken now */
 	int64		lowest;			/* id of what is in line there; PG_INT64_MAX: nothing */
 	/* of all */
@@ -53,6 +56,8 @@ typedef struct QueueKeyFacts
 
 extern uint64 queue_order_hash(HeapTuple tuple, TupleDesc desc);
 extern void queue_order_begin_page(QueueOrder *order, QueuePosition position, bool was_due);
+extern uint32 queue_order_doubtful(QueueState *state, uint64 hash, QueueTime now,
+								   uint32 *slots, uint64 *sequences, uint32 room);
 extern void queue_order_read(QueueKey *key, QueueKeyFacts *facts);
 extern QueueOrderVerdict queue_order_judge(QueueOrder *order, uint64 hash, const QueueMessageHead *head,
 										   QueueHeldAs held);

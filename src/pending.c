@@ -31,6 +31,7 @@
 #include "delta.h"
 #include "lease.h"
 #include "pending.h"
+#include "single.h"
 #include "touched.h"
 #include "wakeup.h"
 
@@ -62,6 +63,7 @@ static int	returned;			/* those before were handed to the caller */
 static SettledSlot *settled;
 static int	settled_count;
 static int	settled_room;
+static int	holds;				/* of those settled, that only hold */
 
 /* This transaction is counted as committing. */
 static bool committing;
@@ -97,13 +99,42 @@ queue_pending_reserve(int slots)
 	}
 }
 
+/* The last entry of a slot among the first "count", or -1. */
+static int
+find_settled(int count, uint32 slot, uint64 sequence)
+{
+	for (int i = count - 1; i >= 0; i--)
+		if (settled[i].slot == slot && settled[i].sequence == sequence)
+			return i;
+	return -1;
+}
+
+/* Take the last entry off. If its slot was held before it was settled, it is that again. */
+static SettledSlot *
+undo_last_settled(void)
+{
+	SettledSlot *entry = &settled[--settled_count];
+
+	if (entry->how == QUEUE_SETTLE_HOLD)
+		holds--;
+	else if (holds > 0 && find_settled(settled_count, entry->slot, entry->sequence) >= 0)
+		return entry;
+	queue_lease_unsettle(queue_slot(entry->slot), entry->sequence);
+	return entry;
+}
+
 /* The settlement entered last did not happen after all. */
 void
 queue_pending_unsettle_last(void)
 {
-	SettledSlot *entry = &settled[--settled_count];
+	undo_last_settled();
+}
 
-	queue_lease_unsettle(queue_slot(entry->slot), entry->sequence);
+/* The settlement entered last has not begun: its slot is as before. */
+void
+queue_pending_forget_last(void)
+{
+	holds -= settled[--settled_count].how == QUEUE_SETTLE_HOLD;
 }
 
 /* The settlement entered last turns out to be another. */
@@ -117,10 +148,25 @@ queue_pending_resettle_last(QueueSettlement how)
 bool
 queue_pending_acks(uint32 slot, uint64 sequence)
 {
-	for (int i = settled_count - 1; i >= 0; i--)
-		if (settled[i].slot == slot && settled[i].sequence == sequence)
-			return settled[i].how == QUEUE_SETTLE_ACK;
-	return false;
+	int			i = find_settled(settled_count, slot, sequence);
+
+	return i >= 0 && settled[i].how == QUEUE_SETTLE_ACK;
+}
+
+/* Whether the open transaction has it in its hands, settled or not. */
+bool
+queue_pending_has(uint32 slot, uint64 sequence)
+{
+	return find_settled(settled_count, slot, sequence) >= 0;
+}
+
+/* Whether the open transaction holds it, and has not settled it. */
+bool
+queue_pending_holds(uint32 slot, uint64 sequence)
+{
+	int			i = holds > 0 ? find_settled(settled_count, slot, sequence) : -1;
+
+	return i >= 0 && settled[i].how == QUEUE_SETTLE_HOLD;
 }
 
 /*
@@ -165,6 +211,7 @@ queue_pending_settled(uint32 slot, uint64 sequence, QueueSettlement how)
 	entry->nest = GetCurrentTransactionNestLevel();
 	entry->sequence = sequence;
 	entry->how = how;
+	holds += how == QUEUE_SETTLE_HOLD;
 }
 
 /* Told by the executor's hook, which may be nested: a statement begins or ends. */
@@ -203,6 +250,7 @@ reset(void)
 	popped = 0;
 	returned = 0;
 	settled_count = 0;
+	holds = 0;
 	queue_delta_forget();
 	queue_touched_forget();
 	failed_with = 0;
@@ -239,7 +287,10 @@ static void
 flush_returned(ReturnedSlots *returned)
 {
 	if (returned->count > 0)
+	{
 		queue_slot_give_back(returned->state, returned->count, returned->numbers);
+		queue_wakeup_standbys(returned->state);
+	}
 	returned->count = 0;
 }
 
@@ -259,6 +310,13 @@ finish_settled(QueueTime now)
 		uint32		taken_as;
 		uint64		word;
 
+		if (settled[i].how == QUEUE_SETTLE_HOLD)
+		{
+			/* Nothing was deleted, unless it was settled after that. */
+			if (find_settled(settled_count, settled[i].slot, settled[i].sequence) == i)
+				queue_lease_unsettle(slot, settled[i].sequence);
+			continue;
+		}
 		if (!queue_slot_lock_sequence(slot, settled[i].sequence, &word))
 			continue;
 		if (QUEUE_SLOT_STATE(word) != QUEUE_SLOT_SETTLING)
@@ -340,8 +398,9 @@ at_abort(void)
 	queue_map_abort();
 	queue_slot_return_reserved();
 	queue_wakeup_abort();
-	for (int i = settled_count - 1; i >= 0; i--)
-		queue_lease_unsettle(queue_slot(settled[i].slot), settled[i].sequence);
+	queue_single_abort();
+	while (settled_count > 0)
+		undo_last_settled();
 	for (int i = 0; i < taken_count; i++)
 		queue_lease_taker_aborted(queue_slot(taken[i].slot), taken[i].sequence, abort_counts(i));
 	/* Rows it deleted are back; rows it stored are dead, which costs a look. */
@@ -349,6 +408,18 @@ at_abort(void)
 		queue_delta_lower_touched(0);
 	queue_delta_undo(0);
 	reset();
+}
+
+/* Nobody would end the hold, and after a restart nobody would know of it. */
+static void
+refuse_to_prepare_holds(void)
+{
+	for (int i = 0; i < settled_count && holds > 0; i++)
+		if (settled[i].how == QUEUE_SETTLE_HOLD &&
+			find_settled(settled_count, settled[i].slot, settled[i].sequence) == i)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot PREPARE a transaction that has set the state of a key and not settled its message")));
 }
 
 static void
@@ -396,6 +467,7 @@ transaction_ends(XactEvent event, void *arg)
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			queue_delta_refuse_prepare();
+			refuse_to_prepare_holds();
 			break;
 		case XACT_EVENT_PREPARE:
 			if (!is_idle())
@@ -457,12 +529,10 @@ savepoint_aborted(int nest)
 	queue_map_abort();
 	queue_slot_return_reserved();
 	queue_wakeup_abort();
+	queue_single_abort();
 	while (settled_count > 0 && settled[settled_count - 1].nest >= nest)
 	{
-		SettledSlot *entry = &settled[--settled_count];
-
-		queue_lease_unsettle(queue_slot(entry->slot), entry->sequence);
-		unpop(entry);
+		unpop(undo_last_settled());
 	}
 	give_back_unseen();
 	/* Rows deleted without a slot are back. */

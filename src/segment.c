@@ -663,7 +663,7 @@ queue_segment_visit_seen(Relation rel, BlockNumber block, Snapshot snapshot,
  * place. Returns with the content lock held shared, or InvalidBuffer.
  */
 static Buffer
-find_row(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id, HeapTuple tuple)
+find_row(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id, bool gone_too, HeapTuple tuple)
 {
 	BlockNumber block = ItemPointerGetBlockNumber(tid);
 	OffsetNumber offset = ItemPointerGetOffsetNumber(tid);
@@ -677,7 +677,7 @@ find_row(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id, HeapTup
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	if (offset <= last_offset(buffer) && tuple_at(rel, buffer, offset, tuple) &&
 		queue_message_id(tuple, RelationGetDescr(rel)) == id &&
-		judge(tuple, buffer, NULL) != QUEUE_TUPLE_GONE)
+		(gone_too || judge(tuple, buffer, NULL) != QUEUE_TUPLE_GONE))
 		return buffer;
 	UnlockReleaseBuffer(buffer);
 	return InvalidBuffer;
@@ -750,19 +750,32 @@ queue_segment_guess(Relation rel, int64 id)
 	return low;
 }
 
-/* A copy of the row, or NULL if the message is no longer there. */
-HeapTuple
-queue_segment_fetch(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id)
+static HeapTuple
+copy_row(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id, bool gone_too)
 {
 	HeapTupleData tuple;
 	HeapTuple	copy;
-	Buffer		buffer = find_row(rel, segment, tid, id, &tuple);
+	Buffer		buffer = find_row(rel, segment, tid, id, gone_too, &tuple);
 
 	if (!BufferIsValid(buffer))
 		return NULL;
 	copy = heap_copytuple(&tuple);
 	UnlockReleaseBuffer(buffer);
 	return copy;
+}
+
+/* A copy of the row, or NULL if the message is no longer there. */
+HeapTuple
+queue_segment_fetch(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id)
+{
+	return copy_row(rel, segment, tid, id, false);
+}
+
+/* The same of one that the open transaction holds, and may have deleted. */
+HeapTuple
+queue_segment_fetch_held(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id)
+{
+	return copy_row(rel, segment, tid, id, true);
 }
 
 /*
@@ -776,7 +789,7 @@ queue_segment_delete(Relation rel, QueueSegment *segment, ItemPointer tid, int64
 	TM_FailureData failure;
 	TM_Result	result;
 	QueueTupleFate fate;
-	Buffer		buffer = find_row(rel, segment, tid, id, &tuple);
+	Buffer		buffer = find_row(rel, segment, tid, id, false, &tuple);
 
 	if (!BufferIsValid(buffer))
 		return QUEUE_DELETE_GONE;

@@ -88,6 +88,7 @@ extern void queue_segment_visit_seen(Relation rel, BlockNumber page, Snapshot sn
 									 QueueTupleVisitor visitor, void *arg);
 extern bool queue_segment_has(Relation rel, BlockNumber page, int64 id);
 extern BlockNumber queue_segment_guess(Relation rel, int64 id);
+extern HeapTuple queue_segment_fetch_held(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id);
 extern HeapTuple queue_segment_fetch(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id);
 extern QueueDeleteResult queue_segment_delete(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id);
 

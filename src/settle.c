@@ -10,14 +10,19 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/relation.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/builtins.h"
 
 #include "acl.h"
 #include "error.h"
 #include "lease.h"
+#include "message.h"
 #include "settle.h"
+#include "single.h"
+#include "wakeup.h"
 
 /* What a receipt's slot said when it was looked at. */
 typedef struct ReceiptFacts
@@ -29,6 +34,8 @@ typedef struct ReceiptFacts
 	uint32		generation;
 	ItemPointerData tid;
 	int64		message_id;
+	bool		same;			/* it is that receipt's slot */
+	bool		held;			/* by the open transaction, which has not settled it */
 } ReceiptFacts;
 
 static bool
@@ -72,10 +79,13 @@ look_up(const pg_uuid_t *receipt, ReceiptFacts *facts)
 	facts->generation = slot->generation;
 	facts->tid = slot->tid;
 	facts->message_id = slot->message_id;
+	facts->same = same;
 	queue_slot_unlock(slot, word);
+	facts->held = same && QUEUE_SLOT_STATE(word) == QUEUE_SLOT_SETTLING &&
+		queue_pending_holds(queue_slot_number(slot), QUEUE_SLOT_SEQUENCE(word));
 	if (!same)
 		return QUEUE_STATUS_LOST;
-	if (still_holds(word))
+	if (still_holds(word) || facts->held)
 		return QUEUE_STATUS_OK;
 	if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_FREE && (word & QUEUE_SLOT_ACKED))
 		return QUEUE_STATUS_ALREADY_ACKED;
@@ -102,12 +112,35 @@ queue_settle_view(const pg_uuid_t *receipt)
 	return look_up(receipt, &facts) == QUEUE_STATUS_OK ? facts.view : InvalidOid;
 }
 
-/* Open the segment and move the slot into this transaction's hands. */
+/* A slot that the open transaction holds stays what it is until that ends. */
+static bool
+is_settling(uint64 word)
+{
+	return QUEUE_SLOT_STATE(word) == QUEUE_SLOT_SETTLING;
+}
+
+/* Lock the slot if it is still to be had for that. */
+static bool
+lock_acceptable(QueueSlot *slot, uint64 sequence, bool (*acceptable) (uint64 word), uint64 *word)
+{
+	if (!queue_slot_lock_sequence(slot, sequence, word))
+		return false;
+	if (acceptable(*word))
+		return true;
+	queue_slot_unlock(slot, *word);
+	return false;
+}
+
+/*
+ * Open the segment and move the slot into this transaction's hands. Where one
+ * consumer at a time gets messages, nobody becomes the active one meanwhile.
+ */
 static bool
 take_hold(ReceiptFacts *facts, QueueSettlement how, bool (*acceptable) (uint64 word),
 		  QueueSettling *settling)
 {
 	uint64		word;
+	bool		held;
 
 	settling->slot = facts->slot;
 	settling->number = queue_slot_number(facts->slot);
@@ -119,19 +152,27 @@ take_hold(ReceiptFacts *facts, QueueSettlement how, bool (*acceptable) (uint64 w
 	if (settling->rel == NULL)
 		return false;
 	queue_pending_reserve(1);
-	if (queue_slot_lock_sequence(facts->slot, settling->sequence, &word))
+	queue_single_hold(settling->def, LW_SHARED);
+	held = lock_acceptable(facts->slot, settling->sequence, facts->held ? is_settling : acceptable, &word);
+	if (held && facts->held)
 	{
-		if (acceptable(word))
-		{
-			settling->prior = (uint32) (word & 0xFFFF);
-			queue_pending_settled(settling->number, settling->sequence, how);
-			queue_lease_begin_settling(facts->slot, word);
-			return true;
-		}
-		queue_slot_unlock(facts->slot, word);
+		settling->prior = facts->slot->prior;
+		queue_pending_settled(settling->number, settling->sequence, how);
+		queue_lease_settle_held(facts->slot, word);
 	}
-	relation_close(settling->rel, NoLock);
-	return false;
+	else if (held)
+	{
+		/* What the worker writes is lost to its last holder, even if that is rolled back. */
+		if (settling->def->options.single_active_consumer && acceptable != still_holds)
+			word = (word & ~(uint64) QUEUE_SLOT_LATE) | QUEUE_SLOT_GONE;
+		settling->prior = (uint32) (word & 0xFFFF);
+		queue_pending_settled(settling->number, settling->sequence, how);
+		queue_lease_begin_settling(facts->slot, word);
+	}
+	queue_single_let_go(settling->def);
+	if (!held)
+		relation_close(settling->rel, NoLock);
+	return held;
 }
 
 /*
@@ -152,6 +193,93 @@ queue_settle_begin(const pg_uuid_t *receipt, QueueSettlement how, QueueSettling 
 	if (!queue_acl_has(facts.view, QUEUE_ACL_DEQUEUE))
 		return QUEUE_STATUS_DENIED;
 	return take_hold(&facts, how, still_holds, settling) ? QUEUE_STATUS_OK : QUEUE_STATUS_LOST;
+}
+
+/* The key of a message in our hands; the empty one if it has none. */
+static text *
+read_key(ReceiptFacts *facts, Relation rel)
+{
+	HeapTuple	tuple = queue_segment_fetch_held(rel, queue_segment_at(facts->segment), &facts->tid, facts->message_id);
+	bool		isnull;
+	Datum		key;
+
+	if (tuple == NULL)
+		return NULL;
+	key = heap_getattr(tuple, QUEUE_COLUMN_KEY, RelationGetDescr(rel), &isnull);
+	return isnull ? cstring_to_text("") : DatumGetTextPCopy(key);
+}
+
+/* Whether the slot is the receipt's still, and nobody else has had a message of its key since. */
+static bool
+is_last_holder(const ReceiptFacts *facts)
+{
+	uint64		word;
+	bool		last;
+
+	if (!queue_slot_lock_sequence(facts->slot, QUEUE_SLOT_SEQUENCE(facts->word), &word))
+		return false;
+	last = queue_lease_has_key(facts->slot);
+	queue_slot_unlock(facts->slot, word);
+	return last;
+}
+
+/* Nobody else gets a message of the key until the transaction ends. */
+static bool
+hold_key(const ReceiptFacts *facts, QueueDef *def)
+{
+	uint64		sequence = QUEUE_SLOT_SEQUENCE(facts->word);
+	uint64		word;
+	bool		held;
+
+	queue_pending_reserve(1);
+	queue_single_hold(def, LW_SHARED);
+	held = lock_acceptable(facts->slot, sequence, still_holds, &word);
+	if (held)
+	{
+		queue_pending_settled(queue_slot_number(facts->slot), sequence, QUEUE_SETTLE_HOLD);
+		held = queue_lease_begin_holding(facts->slot, word);
+		if (!held)
+			queue_pending_forget_last();
+	}
+	queue_single_let_go(def);
+	return held;
+}
+
+/*
+ * The queue and key of a message that is held by its receipt, or that the open
+ * transaction has settled. With "until_end" it stays so until that ends: whoever gets a
+ * message of the key after us sees what we have committed.
+ */
+QueueSettleStatus
+queue_settle_key(const pg_uuid_t *receipt, bool until_end, QueueDef **def, text **key)
+{
+	ReceiptFacts facts;
+	QueueSettleStatus status = look_up(receipt, &facts);
+	bool		ours = status != QUEUE_STATUS_INVALID && facts.same && is_settling(facts.word) &&
+		queue_pending_has(queue_slot_number(facts.slot), QUEUE_SLOT_SEQUENCE(facts.word));
+	Relation	rel;
+
+	if (status != QUEUE_STATUS_OK && !ours)
+		return status;
+	*def = open_queue(facts.view);
+	if (*def == NULL)
+		return QUEUE_STATUS_LOST;
+	if (!queue_acl_has(facts.view, QUEUE_ACL_DEQUEUE))
+		return QUEUE_STATUS_DENIED;
+	if (!(*def)->options.ordered)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("queue \"%s\" is not ordered", (*def)->name),
+				 errhint("Only in ordered queues a key has one holder at a time, and a state.")));
+	rel = queue_segment_open(queue_segment_at(facts.segment), facts.generation, RowExclusiveLock);
+	if (rel == NULL)
+		return QUEUE_STATUS_LOST;
+	if (until_end && !ours ? !hold_key(&facts, *def) : !is_last_holder(&facts))
+		status = QUEUE_STATUS_LOST;
+	else
+		status = (*key = read_key(&facts, rel)) != NULL ? QUEUE_STATUS_OK : QUEUE_STATUS_LOST;
+	relation_close(rel, NoLock);
+	return status;
 }
 
 static bool
@@ -216,8 +344,9 @@ queue_settle_ack(const pg_uuid_t *receipt)
 }
 
 /*
- * Lock the slot of a receipt that still holds. Neither release nor extend
- * touches the row, so the segment is not opened.
+ * Lock the slot of a receipt that still holds; then the caller lets go of the
+ * active consumer too. Neither release nor extend touches the row, so the
+ * segment is not opened.
  */
 static QueueSettleStatus
 lock_holder(const pg_uuid_t *receipt, ReceiptFacts *facts, QueueDef **def)
@@ -231,11 +360,11 @@ lock_holder(const pg_uuid_t *receipt, ReceiptFacts *facts, QueueDef **def)
 		return QUEUE_STATUS_LOST;
 	if (!queue_acl_has(facts->view, QUEUE_ACL_DEQUEUE))
 		return QUEUE_STATUS_DENIED;
-	if (!queue_slot_lock_sequence(facts->slot, QUEUE_SLOT_SEQUENCE(facts->word), &facts->word))
-		return QUEUE_STATUS_LOST;
-	if (still_holds(facts->word))
+	queue_single_hold(*def, LW_EXCLUSIVE);
+	if (lock_acceptable(facts->slot, QUEUE_SLOT_SEQUENCE(facts->word), facts->held ? is_settling : still_holds,
+						&facts->word))
 		return QUEUE_STATUS_OK;
-	queue_slot_unlock(facts->slot, facts->word);
+	queue_single_let_go(*def);
 	return QUEUE_STATUS_LOST;
 }
 
@@ -247,17 +376,28 @@ queue_settle_release(const pg_uuid_t *receipt, int64 delay)
 	QueueDef   *def;
 	QueueSettleStatus status = lock_holder(receipt, &facts, &def);
 
-	if (status == QUEUE_STATUS_OK)
+	if (status != QUEUE_STATUS_OK)
+		return status;
+	if (facts.held)
 	{
-		/* A deadline that passed has counted; the release does not undo it. */
-		if (QUEUE_SLOT_STATE(facts.word) == QUEUE_SLOT_COOLING)
-		{
-			queue_slot_unlock(facts.slot, (facts.word & ~(uint64) QUEUE_SLOT_LATE) | QUEUE_SLOT_GONE);
-			return status;
-		}
+		queue_slot_unlock(facts.slot, facts.word);
+		queue_single_let_go(def);
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("message " INT64_FORMAT " cannot be released before this transaction has ended", facts.message_id),
+				 errdetail("The transaction has set the state of its key."),
+				 errhint("Release it in the next transaction, or use queue.nack().")));
+	}
+	/* A deadline that passed has counted; the release does not undo it. */
+	if (QUEUE_SLOT_STATE(facts.word) == QUEUE_SLOT_COOLING)
+		queue_slot_unlock(facts.slot, (facts.word & ~(uint64) QUEUE_SLOT_LATE) | QUEUE_SLOT_GONE);
+	else
+	{
 		memset(&facts.slot->receipt, 0, sizeof(pg_uuid_t));
 		queue_lease_release(facts.slot, facts.word, queue_clock_now() + delay);
 	}
+	queue_single_let_go(def);
+	queue_wakeup_standbys(def->state);
 	return status;
 }
 
@@ -273,12 +413,13 @@ queue_settle_extend(const pg_uuid_t *receipt, int64 lease, TimestampTz *deadline
 	QueueDef   *def;
 	QueueSettleStatus status = lock_holder(receipt, &facts, &def);
 	QueueSlot  *slot = facts.slot;
+	QueueTime	end;
 	uint64		leased;
 	bool		late;
 
 	if (status != QUEUE_STATUS_OK)
 		return status;
-	late = QUEUE_SLOT_STATE(facts.word) == QUEUE_SLOT_COOLING;
+	late = QUEUE_SLOT_STATE(facts.held ? slot->prior : facts.word) == QUEUE_SLOT_COOLING;
 	slot->deadline = Min(queue_clock_now() + (lease ? lease : def->options.lease_timeout), slot->cap);
 	*deadline = queue_clock_to_wall(slot->deadline);
 	/* Raising its due is the next visitor's business; lowering is ours. */
@@ -287,16 +428,27 @@ queue_settle_extend(const pg_uuid_t *receipt, int64 lease, TimestampTz *deadline
 	if (late && !queue_meter_again(def->state, queue_slot_meters(slot), &slot->metered))
 	{
 		queue_slot_unlock(slot, facts.word);
+		queue_single_let_go(def);
 		return QUEUE_STATUS_LOST;
 	}
-	if (!late || slot->key == 0)
+	end = slot->deadline;
+	if (facts.held)
+	{
+		slot->prior = QUEUE_SLOT_LEASED;
+		queue_slot_unlock(slot, facts.word);
+	}
+	else if (!late || slot->key == 0)
 		queue_slot_unlock(slot, leased);
 	else if (!queue_slot_hold_again(slot, leased))
 	{
 		queue_slot_end_metering(slot);
 		queue_slot_unlock(slot, facts.word);
+		queue_single_let_go(def);
 		return QUEUE_STATUS_LOST;
 	}
+	if (def->options.single_active_consumer)
+		queue_single_extended(def->state, end);
+	queue_single_let_go(def);
 	if (late)
 		queue_count(def->state, QUEUE_COUNT_FAILED, -1);
 	return status;

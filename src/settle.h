@@ -38,6 +38,8 @@ extern bool queue_settle_begin_cooling(uint32 number, QueueSettlement how,
 									   QueueSettling *settling);
 extern bool queue_settle_delete(QueueSettling *settling);
 extern void queue_settle_end(QueueSettling *settling);
+extern QueueSettleStatus queue_settle_key(const pg_uuid_t *receipt, bool until_end,
+										  QueueDef **def, text **key);
 extern Oid queue_settle_view(const pg_uuid_t *receipt);
 extern QueueSettleStatus queue_settle_ack(const pg_uuid_t *receipt);
 extern QueueSettleStatus queue_settle_release(const pg_uuid_t *receipt, int64 delay);

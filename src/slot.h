@@ -38,8 +38,6 @@ typedef enum QueueSlotState
 #define QUEUE_SLOT_STATE(word) ((QueueSlotState) ((word) & 0xF))
 #define QUEUE_SLOT_SEQUENCE(word) ((word) >> 16)
 
-#define QUEUE_CONSUMER_LENGTH 64
-
 /* Why a cooling slot cools; becomes the message's error. */
 typedef enum QueueFailureReason
 {
@@ -57,6 +55,7 @@ typedef enum QueueSettlement
 	QUEUE_SETTLE_EXPIRED,
 	QUEUE_SETTLE_MOVE,			/* a copy without a failure was stored */
 	QUEUE_SETTLE_CANCEL,
+	QUEUE_SETTLE_HOLD,			/* not: it is held until the transaction ends, and then as before */
 } QueueSettlement;
 
 /* Whether what was leased behind it, of its key, goes back. */

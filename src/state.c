@@ -17,6 +17,7 @@
 #include "state.h"
 
 #define RING_LOCKS 128
+#define CONSUMER_LOCKS 128
 
 typedef struct RosterKey
 {
@@ -44,7 +45,7 @@ QueueState *queue_states;
 static Roster *roster;
 static HTAB *roster_hash;
 
-/* Lock 0 of the tranche guards the roster, the others the rings. */
+/* Lock 0 of the tranche guards the roster; then come those of the rings, and of who is active. */
 static LWLockPadded *locks;
 
 static Size
@@ -69,9 +70,11 @@ state_init(void *area, bool found)
 	for (int i = 0; i < queue_max_queues; i++)
 	{
 		pg_atomic_init_u32(&queue_states[i].sleepers, 0);
+		pg_atomic_init_u32(&queue_states[i].standbys, 0);
 		pg_atomic_init_u32(&queue_states[i].slots, 0);
 		ConditionVariableInit(&queue_states[i].wakeup);
 		ConditionVariableInit(&queue_states[i].turns);
+		ConditionVariableInit(&queue_states[i].standby);
 		SpinLockInit(&queue_states[i].ready_mutex);
 	}
 }
@@ -83,7 +86,7 @@ hash_size(void)
 }
 
 const QueueShmemPart queue_state_shmem = {
-	"queue state", state_size, state_init, "QueueState", RING_LOCKS + 1, hash_size
+	"queue state", state_size, state_init, "QueueState", RING_LOCKS + CONSUMER_LOCKS + 1, hash_size
 };
 
 uint32
@@ -98,6 +101,12 @@ queue_state_ring_lock(const QueueState *state)
 	return &locks[1 + queue_state_index(state) % RING_LOCKS].lock;
 }
 
+LWLock *
+queue_state_consumer_lock(const QueueState *state)
+{
+	return &locks[1 + RING_LOCKS + queue_state_index(state) % CONSUMER_LOCKS].lock;
+}
+
 bool
 queue_state_is(const QueueState *state, int32 id)
 {
@@ -105,8 +114,8 @@ queue_state_is(const QueueState *state, int32 id)
 }
 
 /*
- * All but sleepers and slots: some of the last queue's may not have left yet,
- * or be on their way back; both counts go down to nothing by themselves.
+ * All but sleepers, of both kinds, and slots: some of the last queue's may not
+ * have left yet, or be on their way back; the counts go down by themselves.
  */
 static void
 reset(QueueState *state, Oid database, int32 id)
@@ -118,6 +127,9 @@ reset(QueueState *state, Oid database, int32 id)
 	state->copies = QUEUE_NONE;
 	state->ordered = false;
 	state->first_ready = state->last_ready = QUEUE_NONE;
+	state->consumer_named = false;
+	state->consumer_pid = 0;
+	state->claiming = 0;
 	state->swept_all = false;
 	state->dequeued_saw = 0;
 	state->dequeued_at = 0;
@@ -237,6 +249,7 @@ queue_state_forget(Oid database, int32 id)
 		state->id = 0;
 		state->generation++;
 		ConditionVariableBroadcast(&state->wakeup);
+		ConditionVariableBroadcast(&state->standby);
 	}
 	LWLockRelease(&locks[0].lock);
 }

@@ -16,6 +16,9 @@
 /* Index of a state or a segment that is none. */
 #define QUEUE_NONE PG_UINT32_MAX
 
+/* Bytes of a consumer's name, and one. */
+#define QUEUE_CONSUMER_LENGTH 64
+
 /* Flags that ask the worker for something. */
 #define QUEUE_ASK_NOTIFY	0x01	/* tell listeners */
 #define QUEUE_ASK_RESERVE	0x02	/* make an empty segment */
@@ -64,6 +67,7 @@ typedef struct QueueState
 	pg_atomic_uint32 asks;		/* QUEUE_ASK_... */
 	pg_atomic_uint32 slots;		/* leases and the like that it holds */
 	pg_atomic_uint32 sleepers;
+	pg_atomic_uint32 standbys;	/* sleepers that wait to become the active consumer */
 	pg_atomic_uint32 inexact;	/* counters are being rebuilt */
 	pg_atomic_uint32 priorities;	/* bits of those that may be there (priority.c) */
 	pg_atomic_uint64 heads[QUEUE_PRIORITIES]; /* of each, when its first message was enqueued, by the wall clock */
@@ -99,6 +103,15 @@ typedef struct QueueState
 	uint32		first_ready;
 	uint32		last_ready;
 
+	/* under the queue's consumer lock: who is the active one (single.c) */
+	bool		consumer_named;
+	char		consumer[QUEUE_CONSUMER_LENGTH];
+	int			consumer_pid;	/* if it has no name: its backend; 0: nobody is active */
+	TimestampTz consumer_began; /* that, since when */
+	bool		consumer_gone;	/* that, it has ended */
+	QueueTime	consumer_until;
+	uint32		claiming;		/* its calls that are at it */
+
 	/* the worker alone */
 	QueueTime	sampled;
 	uint64		swept;			/* pages, since the last time round */
@@ -117,6 +130,7 @@ typedef struct QueueState
 	/* their own locks inside */
 	ConditionVariable wakeup;
 	ConditionVariable turns;
+	ConditionVariable standby;
 } QueueState;
 
 extern const QueueShmemPart queue_state_shmem;
@@ -126,6 +140,7 @@ extern QueueState *queue_states;
 extern QueueState *queue_state_get(int32 id, bool create);
 extern bool queue_state_is(const QueueState *state, int32 id);
 extern LWLock *queue_state_ring_lock(const QueueState *state);
+extern LWLock *queue_state_consumer_lock(const QueueState *state);
 extern void queue_state_forget(Oid database, int32 id);
 extern uint32 queue_state_index(const QueueState *state);
 extern QueueState *queue_state_next(Oid database, uint32 *position);

@@ -20,6 +20,7 @@
 
 #include "blocked.h"
 #include "delta.h"
+#include "lease.h"
 #include "ring.h"
 #include "turn.h"
 
@@ -358,6 +359,130 @@ look_at_ready(Turn *turn)
 	}
 }
 
+/* ---- a key that is asked for ---- */
+
+/* Due pages that are looked at in one turn. */
+#define PAGES_IN_LINE 256
+
+/*
+ * Look at due pages of a lane for messages of one key, from where the last round
+ * of the call has stopped: if something of the key is there by now, before that,
+ * its entry knows. Ends at one that cannot be taken. Returns whether all was seen.
+ */
+static bool
+look_along_line(Turn *turn, QueueLane lane, QueuePosition *from)
+{
+	QueueClaim *claim = turn->claim;
+	QueueOrder *order = &claim->order;
+	uint64		rank = QUEUE_POSITION_RANK(*from) - (*from > 0);
+	bool		end = false;
+	QueueSegment *segment;
+	uint32		generation;
+
+	claim->pages_left = PAGES_IN_LINE;
+	while (!end && goes_on(turn) &&
+		   queue_ring_next_in(turn->state, lane, &rank, claim->visit.now, &segment, &generation))
+	{
+		BlockNumber at = rank == QUEUE_POSITION_RANK(*from) ? QUEUE_POSITION_PAGE(*from) : 0;
+
+		if (!open_segment(turn, segment, generation))
+			continue;
+		while (!end && goes_on(turn))
+		{
+			BlockNumber busy = InvalidBlockNumber;
+			BlockNumber page = InvalidBlockNumber;
+
+			if (!queue_map_find(segment, at, claim->visit.now, &page, &busy) && busy == InvalidBlockNumber)
+				break;
+			page = Min(page, busy);
+			look_at_page(turn, page, claim->visit.now);
+			at = page + 1;
+			*from = QUEUE_POSITION(rank, at);
+			end = order->undecided || order->waits;
+		}
+		close_segment(turn);
+	}
+	claim->tired |= claim->pages_left <= 0;
+	if (!end && !goes_on(turn))
+		return false;
+	*from = 0;
+	return true;
+}
+
+/* What holds the key and has ended does not any more, as if its page had been looked at. */
+static void
+end_what_has_ended(Turn *turn, uint64 hash)
+{
+	QueueTime	now = turn->claim->visit.now;
+	uint32		slots[64];
+	uint64		sequences[64];
+	uint32		n = queue_order_doubtful(turn->state, hash, now, slots, sequences, lengthof(slots));
+
+	for (uint32 i = 0; i < n; i++)
+	{
+		queue_lease_resolve_prepared(queue_slot(slots[i]));
+		queue_lease_expire(queue_slot(slots[i]), sequences[i], now);
+	}
+}
+
+/* Whether something of the key may be taken: nobody else holds it. */
+static bool
+is_to_be_had(QueueClaim *claim)
+{
+	QueueKey   *key = queue_key_find(claim->order.state, claim->order.hash);
+	bool		may = key == NULL || !queue_slot_holds_key(key) ||
+		(key->call == claim->order.call && claim->claimed_count > 0);
+
+	if (key)
+		queue_key_unlock(key);
+	return may;
+}
+
+/*
+ * Take what can be had of the key that is asked for. What is known of it comes
+ * first, as if it were ready; then messages that nobody has passed over yet, from
+ * the first due page on. Other keys are left as they are, and pages that have
+ * something of them stay due.
+ */
+static void
+look_for_key(Turn *turn, bool timed_first)
+{
+	QueueClaim *claim = turn->claim;
+	QueueOrder *order = &claim->order;
+	QueueLane	lanes[2] = {QUEUE_LANE_BACKLOG, QUEUE_LANE_TIMED};
+	uint64		hash = queue_message_hash_key(claim->request->key, strlen(claim->request->key));
+	QueueKey   *key;
+
+	end_what_has_ended(turn, hash);
+	key = queue_key_take_out(turn->state, hash);
+	order->other_key = false;
+	claim->pages_left = claim->patience;
+	order->hash = hash;
+	if (key)
+	{
+		QueueKeyFacts facts;
+
+		queue_order_read(key, &facts);
+		queue_key_unlock(key);
+		look_at_key(turn, &facts);
+		if (order->other_key)
+			make_ready(facts.number);
+		queue_key_looked();
+		claim->tired |= claim->pages_left <= 0;
+	}
+	order->only = order->chosen = true;
+	for (int i = 0; i < 2 && goes_on(turn) && is_to_be_had(claim); i++)
+	{
+		QueueLane	lane = lanes[(i + timed_first) % 2];
+
+		if (lane == QUEUE_LANE_TIMED && (turn->state->timed == 0 || claim->claimed_count > 0))
+			continue;
+		if (!look_along_line(turn, lane, &order->from[lane == QUEUE_LANE_TIMED]))
+			break;
+	}
+	order->only = order->chosen = false;
+}
+
 /* ---- rounds ---- */
 
 /*
@@ -460,6 +585,11 @@ look_everywhere(Turn *turn)
 	if (pg_atomic_read_u32(&turn->state->copies_unknown) != 0 && !know_copies(turn))
 		return;
 	queue_key_look_if_late(turn->state, claim->visit.now);
+	if (claim->request->key)
+	{
+		look_for_key(turn, first % 2 == 1);
+		return;
+	}
 	for (uint32 i = 0; i < PARTS; i++)
 	{
 		turn->claim->pages_left = claim->patience;
@@ -492,10 +622,13 @@ queue_turn_claim(QueueClaim *claim)
 	Turn		turn = {.claim = claim,.state = claim->request->def->state};
 
 	claim->order.state = turn.state;
-	claim->order.only = claim->order.learns = false;
+	claim->order.only = claim->order.chosen = claim->order.learns = false;
 	claim->order.has_turn = true;
 	if (claim->rounds == 0)
+	{
 		claim->order.call = queue_key_new_call();
+		claim->order.from[0] = claim->order.from[1] = 0;
+	}
 	for (;;)
 	{
 		uint32		changes = pg_atomic_read_u32(&turn.state->blocked_changes);

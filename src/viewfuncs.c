@@ -32,6 +32,7 @@
 #include "message.h"
 #include "ring.h"
 #include "segment.h"
+#include "single.h"
 #include "slot.h"
 #include "wakeup.h"
 
@@ -258,11 +259,13 @@ show_stats(QueueDef *def, ReturnSetInfo *result)
 {
 	QueueState *state = def->state;
 	SlotCounts	slots;
-	Datum		values[20];
-	bool		nulls[20] = {false};
+	Datum		values[22];
+	bool		nulls[22] = {false};
 	int64		counts[QUEUE_COUNTERS];
 	Waiting		waiting;
 	TimestampTz oldest;
+	QueueTime	until;
+	char	   *consumer = NULL;
 	int			n = 0;
 
 	if (state == NULL)
@@ -298,6 +301,11 @@ show_stats(QueueDef *def, ReturnSetInfo *result)
 	n++;
 	values[n++] = BoolGetDatum(pg_atomic_read_u32(&state->inexact) == 0 &&
 							   !(pg_atomic_read_u32(&state->asks) & QUEUE_ASK_RECOUNT) && waiting.all);
+	if (def->options.single_active_consumer)
+		consumer = queue_single_describe(state, &until);
+	nulls[n] = nulls[n + 1] = consumer == NULL;
+	values[n++] = consumer ? CStringGetTextDatum(consumer) : (Datum) 0;
+	values[n++] = consumer ? TimestampTzGetDatum(queue_clock_to_wall(until)) : (Datum) 0;
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 

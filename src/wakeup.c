@@ -278,6 +278,20 @@ void
 queue_wakeup_all(QueueState *state)
 {
 	ConditionVariableBroadcast(&state->wakeup);
+	ConditionVariableBroadcast(&state->standby);
+}
+
+/*
+ * Something has gone that may have been the last in the way of who waits to
+ * become the active consumer: all of them look. Cannot fail.
+ */
+void
+queue_wakeup_standbys(QueueState *state)
+{
+	/* They register, then look at what was changed before this. */
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&state->standbys) > 0)
+		ConditionVariableBroadcast(&state->standby);
 }
 
 /* ---- workers ---- */

@@ -24,6 +24,7 @@ extern void queue_wakeup_due(QueueState *state, QueueTime due);
 extern void queue_wakeup_pass_on(QueueState *state, bool found_work);
 extern void queue_wakeup_pass_on_time(QueueState *state);
 extern void queue_wakeup_all(QueueState *state);
+extern void queue_wakeup_standbys(QueueState *state);
 extern void queue_wakeup_abort(void);
 
 /* the worker of a database */

@@ -1,6 +1,6 @@
 /*
  * The catalog. Its rows change when a queue is created, altered, paused or
- * dropped, and when a segment is made: never per message, but for one that dies and blocks its key.
+ * dropped, and when a segment is made: never per message, but for one that dies and blocks its key, and for states of keys.
  */
 
 -- One sequence for the database: an id is kept through retries, dead letters
@@ -48,9 +48,19 @@ CREATE TABLE queue._limit (
     CONSTRAINT _limit_pkey PRIMARY KEY (queue, scope, name)
 );
 
+-- What consumers keep of keys of ordered queues: a row a key that has a state.
+CREATE TABLE queue._key_state (
+    queue      int,
+    key        text COLLATE "C",
+    state      jsonb NOT NULL,
+    changed_at timestamptz NOT NULL,
+    CONSTRAINT _key_state_pkey PRIMARY KEY (queue, key)
+);
+
 SELECT pg_catalog.pg_extension_config_dump('queue.message_id', '');
 SELECT pg_catalog.pg_extension_config_dump('queue.queue_id', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._queue', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._segment', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._blocked_key', '');
 SELECT pg_catalog.pg_extension_config_dump('queue._limit', '');
+SELECT pg_catalog.pg_extension_config_dump('queue._key_state', '');

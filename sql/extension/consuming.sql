@@ -5,7 +5,7 @@ CREATE FUNCTION queue.dequeue(queue text, max_messages int DEFAULT 1,
 RETURNS SETOF queue.message LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10
 AS 'MODULE_PATHNAME', 'queue_dequeue';
 COMMENT ON FUNCTION queue.dequeue(text, int, interval, interval, jsonb) IS
-'Lease messages to the caller; waits for one if told to. Options: attempt_id, consumer, max_bytes.';
+'Lease messages to the caller; waits for one if told to. Options: attempt_id, consumer, key, max_bytes.';
 
 CREATE FUNCTION queue.pop(queue text, max_messages int DEFAULT 1)
 RETURNS SETOF queue.message LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10
@@ -92,3 +92,15 @@ RETURNS boolean LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_unblock';
 COMMENT ON FUNCTION queue.unblock(text, text) IS
 'Let the messages of a blocked key go on; whether it was blocked. NULL: those without a key.';
+
+CREATE FUNCTION queue.get_key_state(receipt uuid)
+RETURNS jsonb LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_get_key_state';
+COMMENT ON FUNCTION queue.get_key_state(uuid) IS
+'What the holders of messages of this message''s key have kept; NULL if nothing. Only in ordered queues.';
+
+CREATE FUNCTION queue.set_key_state(receipt uuid, state jsonb)
+RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'queue_set_key_state';
+COMMENT ON FUNCTION queue.set_key_state(uuid, jsonb) IS
+'Keep this for the next who holds a message of the key, if this transaction commits; NULL deletes it. The message stays the caller''s until then.';

@@ -12,5 +12,5 @@ GRANT SELECT ON queue._horizon TO PUBLIC;
 
 GRANT CREATE ON SCHEMA queues TO @extowner@ WITH GRANT OPTION;
 -- for pg_dump and pg_restore
-GRANT SELECT, INSERT ON queue._queue, queue._segment, queue._blocked_key, queue._limit TO @extowner@;
+GRANT SELECT, INSERT ON queue._queue, queue._segment, queue._blocked_key, queue._limit, queue._key_state TO @extowner@;
 GRANT USAGE, SELECT, UPDATE ON SEQUENCE queue.message_id, queue.queue_id TO @extowner@;

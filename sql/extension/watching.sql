@@ -18,7 +18,8 @@ CREATE FUNCTION queue._stats(OUT queue text, OUT ready bigint, OUT leased bigint
     OUT total_enqueued bigint, OUT total_dequeued bigint, OUT total_acked bigint,
     OUT total_failed bigint, OUT total_dead bigint, OUT total_expired bigint,
     OUT total_cancelled bigint, OUT enqueue_rate float8, OUT dequeue_rate float8,
-    OUT ack_rate float8, OUT wait_ms float8, OUT work_ms float8, OUT exact boolean)
+    OUT ack_rate float8, OUT wait_ms float8, OUT work_ms float8, OUT exact boolean,
+    OUT active_consumer text, OUT active_until timestamptz)
 RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_stats';
 COMMENT ON FUNCTION queue._stats() IS 'Rows of queue.stats.';
@@ -37,7 +38,7 @@ CREATE VIEW queue.stats WITH (security_barrier) AS
 SELECT s.queue, s.ready, s.leased, s.delayed, s.failed, dead.stored AS dead,
        s.oldest_ready_age, s.total_enqueued, s.total_dequeued, s.total_acked, s.total_failed,
        s.total_dead, s.total_expired, s.total_cancelled, s.enqueue_rate, s.dequeue_rate,
-       s.ack_rate, s.wait_ms, s.work_ms, s.exact
+       s.ack_rate, s.wait_ms, s.work_ms, s.exact, s.active_consumer, s.active_until
 FROM (SELECT * FROM queue._stats()) s
 JOIN queue.queues q ON q.queue = s.queue
 LEFT JOIN (SELECT * FROM queue._stats()) dead ON dead.queue = q.dead_letter;

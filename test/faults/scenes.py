@@ -1080,6 +1080,55 @@ class DequeueForgottenLine(DequeueComesBack):
         stage.forget("line")
 
 
+class DequeueKey(InLine):
+    name = "dequeue, ordered, a key"
+
+    def statements(self, stage):
+        yield "SELECT * FROM queue.dequeue('line', 2, options => '{\"key\": \"\"}')",
+        yield "SELECT * FROM queue.dequeue('line', 2, options => '{\"key\": \"none\"}')",
+
+
+class DequeueKeyComesBack(DequeueComesBack):
+    name = "dequeue, ordered, a key, what came back"
+
+    def statements(self, stage):
+        yield "SELECT * FROM queue.dequeue('line', 2, options => '{\"key\": \"\"}')",
+
+
+class DequeueSingle(InLine):
+    """As another consumer than the one before, who has let its time pass."""
+    name = "dequeue, one consumer at a time"
+    queues = {"line": {"single_active_consumer": True}}
+
+    def prepare(self, stage):
+        super().prepare(stage)
+        stage.helper("SELECT queue.release(receipt) FROM queue.dequeue('line')")
+        stage.advance("1 h")
+
+    def statements(self, stage):
+        yield "SELECT * FROM queue.dequeue('line', 2, wait => '10 ms')",
+
+
+class StateOfKey(Scene):
+    name = "set_key_state"
+    queues = {"line": {"ordered": True}}
+    messages = ("a", "b")
+    leased = True
+
+    def statements(self, stage):
+        yield "SELECT queue.set_key_state(%s, '{\"n\": 1}')", self.receipts[0]
+        yield "SELECT queue.get_key_state(%s)", self.receipts[0]
+        yield "SAVEPOINT s",
+        yield "SELECT queue.ack(%s)", self.receipts[0]
+        yield "ROLLBACK TO s",
+        yield "SELECT queue.set_key_state(%s, to_jsonb(repeat('noise', 10000)))", self.receipts[1]
+        yield "SELECT queue.ack(%s)", self.receipts[0]
+        yield "SELECT queue.set_key_state(%s, NULL)", self.receipts[0]
+
+    def after(self):
+        return {"line": ["b"]}
+
+
 class NackInLine(Scene):
     name = "nack, ordered"
     queues = {"line": {"ordered": True}}
@@ -1117,7 +1166,8 @@ SESSIONS = [
     Ack, AckFresh, AckBatch, TryAck, AckToast, Nack, NackToast, NackBatch, NackDead, Reject, RejectAgain,
     Release, Extend, ExtendLate, Cancel, Delete, Purge, PurgeLeased, PurgeToast, Peek, Watch,
     Savepoints, Caught, Prepared, PreparedBack, Sundry,
-    EnqueueInLine, DequeueInLine, DequeueInLineAlone, DequeueComesBack, DequeueForgottenLine, NackInLine, Blocks,
+    EnqueueInLine, DequeueInLine, DequeueInLineAlone, DequeueComesBack, DequeueForgottenLine, DequeueKey, DequeueKeyComesBack,
+    DequeueSingle, StateOfKey, NackInLine, Blocks,
     Create, CreateUsed, CreateCaught, Drop, DropEmpty, Alter, Resume, Commands, Refused, Many, Database, DropDatabase, DropExtension]
 
 

@@ -26,6 +26,7 @@ LIKELY = {
     "message_ttl": [0, "1 ms", "1 s"], "on_expiry": ["drop", "dead_letter"], "notify": [True, False],
     "segment_size": ["64kB", 65536, "1MB", "4GB"], "if_not_exists": [True, False],
     "states": [["ready"], ["leased"], ["failed", "delayed"], ["ready", "leased", "failed", "delayed"], []],
+    "single_active_consumer": [True, False], "key": ["", "a", "k" * 512, "k" * 513],
     "older_than": ["1 ms", "0", "1 day"], "consumer": ["me", "é" * 31, "x" * 64], "max_bytes": [1, 1000, 10 ** 9],
 }
 

@@ -97,6 +97,7 @@ SELECT queue.release_batch(ARRAY(SELECT receipt FROM queue.dequeue('w', 3)), '5 
 SELECT queue.extend(receipt, '3 h') FROM queue.dequeue('w');
 SELECT queue.extend_batch(ARRAY(SELECT receipt FROM queue.dequeue('w', 3)), '3 h');
 SELECT raises('QU001', 'SELECT queue.ack(gen_random_uuid())');
+SELECT * FROM queue.dequeue('w', options => '{"key": "none"}');
 -- in a transaction of the taker: rolled back, in a savepoint, prepared
 BEGIN;
 SELECT count(*) FROM queue.dequeue('w', 5);
@@ -146,6 +147,27 @@ SELECT queue.purge('w', '{"states": ["ready", "delayed", "leased", "failed"]}');
 ROLLBACK;
 SELECT queue.purge('w', '{"states": ["ready", "delayed", "leased", "failed"]}'), queue.purge('w_dead');
 CALL await('NOT EXISTS (SELECT FROM queue.segments WHERE state = ''sealed'')');
+
+-- in order, of a key, with a state; to one consumer at a time
+SELECT queue.create('line', '{"ordered": true, "on_dead": "block", "backoff": "none", "single_active_consumer": true}');
+SELECT count(queue.enqueue('line', to_jsonb(n), key => (n % 3)::text)) FROM generate_series(1, 300) n;
+SELECT receipt AS r FROM queue.dequeue('line', options => '{"key": "2"}') \gset
+BEGIN;
+SELECT queue.set_key_state(:'r', to_jsonb(repeat('state ', 1000)));
+SAVEPOINT a;
+SELECT queue.ack(:'r');
+ROLLBACK TO a;
+SELECT queue.set_key_state(:'r', queue.get_key_state(:'r')), queue.ack(:'r');
+COMMIT;
+SELECT raises('54000', $$SELECT queue.set_key_state(receipt, to_jsonb(repeat('x', 70000))) FROM queue.dequeue('line', options => '{"key": "1"}')$$);
+SELECT queue.reject(receipt), queue.set_key_state(receipt, NULL) FROM queue.dequeue('line', options => '{"key": "0"}');
+SELECT * FROM queue.blocked_keys('line');
+SELECT queue.unblock('line', '0');
+SELECT count(*) FROM queue.dequeue('line', 10, options => '{"consumer": "another"}', wait => '10 ms');
+SELECT queue.clock_advance('31 s');
+SELECT count(*) > 0 FROM queue.dequeue('line', 10, options => '{"consumer": "another", "key": "2"}', wait => '5 s');
+SELECT active_consumer FROM queue.stats WHERE queue = 'line';
+SELECT queue.drop('line', true);
 
 -- watching
 SELECT * FROM queue.options;

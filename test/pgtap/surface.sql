@@ -26,6 +26,7 @@ $$create(queue text, options jsonb DEFAULT '{}'::jsonb) returns regclass$$,
 'enqueue_unique(queue text, payload jsonb, key text DEFAULT NULL::text, headers jsonb DEFAULT NULL::jsonb, priority integer DEFAULT NULL::integer, delay interval DEFAULT NULL::interval, deliver_at timestamp with time zone DEFAULT NULL::timestamp with time zone, ttl interval DEFAULT NULL::interval, dedup_key text DEFAULT NULL::text, options jsonb DEFAULT NULL::jsonb, OUT id bigint, OUT duplicate boolean) returns record',
 'extend(receipt uuid, lease interval DEFAULT NULL::interval) returns timestamp with time zone',
 'extend_batch(receipts uuid[], lease interval DEFAULT NULL::interval) returns TABLE(receipt uuid, status text)',
+'get_key_state(receipt uuid) returns jsonb',
 'health(OUT "check" text, OUT status text, OUT value text, OUT detail text, OUT hint text) returns SETOF record',
 'limit(queue text, scope text, name text DEFAULT NULL::text, in_flight integer DEFAULT NULL::integer, rate double precision DEFAULT NULL::double precision, burst double precision DEFAULT NULL::double precision, weight double precision DEFAULT NULL::double precision) returns void',
 'nack(receipt uuid, error text DEFAULT NULL::text, delay interval DEFAULT NULL::interval, options jsonb DEFAULT NULL::jsonb) returns text',
@@ -37,6 +38,7 @@ $$purge(queue text, options jsonb DEFAULT '{}'::jsonb) returns bigint$$,
 'release(receipt uuid, delay interval DEFAULT NULL::interval) returns void',
 'release_batch(receipts uuid[], delay interval DEFAULT NULL::interval) returns TABLE(receipt uuid, status text)',
 $$resume(queue text, side text DEFAULT 'dequeue'::text) returns void$$,
+'set_key_state(receipt uuid, state jsonb) returns void',
 'try_ack(receipts uuid[]) returns TABLE(receipt uuid, status text)',
 'unblock(queue text, key text) returns boolean',
 'wait(IN queue text, IN timeout interval, INOUT ready boolean DEFAULT NULL::boolean) procedure'
@@ -55,7 +57,7 @@ SELECT is((SELECT count(*) FROM pg_proc WHERE pronamespace = 'queue'::regnamespa
 
 SELECT queue.create('surface');
 SELECT columns_are('queues', 'surface', ARRAY['id', 'state', 'enqueued_at', 'deliver_at', 'delay', 'expires_at', 'ttl', 'key', 'priority', 'headers', 'payload', 'body', 'dedup_key', 'unique_key', 'options', 'failures', 'last_error', 'lease_until', 'lease_owner']);
-SELECT columns_are('queue', 'stats', ARRAY['queue', 'ready', 'leased', 'delayed', 'failed', 'dead', 'oldest_ready_age', 'total_enqueued', 'total_dequeued', 'total_acked', 'total_failed', 'total_dead', 'total_expired', 'total_cancelled', 'enqueue_rate', 'dequeue_rate', 'ack_rate', 'wait_ms', 'work_ms', 'exact']);
+SELECT columns_are('queue', 'stats', ARRAY['queue', 'ready', 'leased', 'delayed', 'failed', 'dead', 'oldest_ready_age', 'total_enqueued', 'total_dequeued', 'total_acked', 'total_failed', 'total_dead', 'total_expired', 'total_cancelled', 'enqueue_rate', 'dequeue_rate', 'ack_rate', 'wait_ms', 'work_ms', 'exact', 'active_consumer', 'active_until']);
 SELECT columns_are('queue', 'leases', ARRAY['queue', 'id', 'state', 'attempt', 'owner', 'pid', 'consumer', 'since', 'until']);
 SELECT columns_are('queue', 'segments', ARRAY['queue', 'segment', 'number', 'state', 'size', 'live', 'next_due', 'kept_because', 'kept_by']);
 SELECT columns_are('queue', 'limits', ARRAY['queue', 'scope', 'name', 'in_flight', 'rate', 'burst', 'weight', 'leased', 'tokens', 'waiting']);

@@ -123,6 +123,11 @@ class Auditor:
             found["queues"][name]["drained"] = self.drain(name)
             found["queues"][name]["drained_dead"] = self.drain(name + "_dead")
         found["check"] += [list(map(str, row)) + ["after the drain"] for row in self.ask("SELECT * FROM queue.check()")]
+        found["states"] = [list(map(str, row)) for row in self.ask(
+            "SELECT s.key, s.state, c.n FROM queue._key_state s FULL JOIN"
+            " (SELECT state, count(*) AS n FROM stress.counted GROUP BY 1) c ON c.state = (s.state->>'name')::uuid"
+            " WHERE (s.state->>'n')::int IS DISTINCT FROM c.n")]
+        found["counted"] = self.ask("SELECT count(*) FROM stress.counted")[0][0]
         found["marks"] = [row[0] for row in self.ask("SELECT x FROM stress.mark")]
         found["options"] = {name: {
             "max_attempts": traits.get("limits", traits["options"]["max_attempts"]),

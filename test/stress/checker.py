@@ -24,6 +24,7 @@ LAWS = {
     "identity": "an id belongs to one message, a message keeps its id",
     "content": "a message is delivered as it was enqueued",
     "wrong queue": "a message is delivered by the queue it was put into",
+    "wrong key": "who asks for a key gets no message of another",
     "overlap": "a message has one valid receipt at a time",
     "fencing": "a receipt is void once the message was delivered again",
     "forged": "a receipt that nobody was given settles nothing",
@@ -55,6 +56,7 @@ LAWS = {
     "counter": "counters equal a recount",
     "total": "totals equal what the clients saw",
     "check": "queue.check() returns no rows",
+    "state": "what a key's holders count in its state is what they have committed",
     "leak": "no lease is left when all have ended",
     "error": "no client sees an error that it did not provoke",
     "slow": "no statement hangs",
@@ -169,6 +171,8 @@ class Checker(OrderedLaws, LimitLaws, Facts):
         enqueue = message.op
         if delivery.op.record["q"] != enqueue.record["q"]:
             self.violate("wrong queue", "delivered by %s" % delivery.op.record["q"], message.tag)
+        if delivery.op.record.get("key", delivery.key or "") != (delivery.key or ""):
+            self.violate("wrong key", "%s asked for %s" % (delivery.op.record["op"], delivery.op.record["key"]), message.tag)
         if delivery.t1 < enqueue.begun - MARGIN:
             self.violate("dirty", "delivered %.3f s before the commit" % (enqueue.begun - delivery.t1), message.tag)
         delay = enqueue.record.get("delay")
@@ -380,7 +384,8 @@ class Checker(OrderedLaws, LimitLaws, Facts):
             kind, queue = op.record["k"], op.record.get("q")
             if not op.reply or queue not in waiting:
                 continue
-            if kind == "dequeue" and not op.reply["rows"]:
+            # Who asks for one key is told of that alone.
+            if kind == "dequeue" and not op.reply["rows"] and "key" not in op.record:
                 self.check_vain(op, "empty", waiting[queue], lost.get(queue, ()))
             elif kind == "wait" and not op.reply["ready"]:
                 self.check_vain(op, "asleep", waiting[queue], lost.get(queue, ()))
@@ -508,6 +513,9 @@ class Checker(OrderedLaws, LimitLaws, Facts):
             self.check_queue(queue, found)
         for row in self.final["check"]:
             self.violate("check", " | ".join(str(value) for value in row))
+        self.counts["counted in states"] += self.final.get("counted", 0)
+        for row in self.final.get("states", ()):
+            self.violate("state", "of key %s is %s, %s were counted" % tuple(row))
         for row in self.final["leases"]:
             self.violate("leak", " | ".join(str(value) for value in row))
         for line in self.final["log"]:

@@ -225,6 +225,7 @@ def spec(message):
 class Consumer(Client):
     # Receipts of a while ago, to come back with when they should be void.
     old = ()
+    dequeued_from = None
 
     def scene(self):
         self.pick((8, self.settle_apart), (5, self.work_in_transaction), (3, self.pop),
@@ -233,7 +234,7 @@ class Consumer(Client):
 
     def dequeue(self, most=8, pop=False, queue=None):
         rng = self.rng
-        queue = queue or self.pick_queue()
+        queue = self.dequeued_from = queue or self.pick_queue()
         count = rng.randint(1, most) if rng.random() < 0.9 else 40
         lease = round(rng.uniform(0.1, 0.6), 3) if rng.random() < 0.5 else round(rng.uniform(1, 4), 3)
         wait = "%d ms" % rng.randint(10, 400) if rng.random() < 0.3 else None
@@ -248,13 +249,18 @@ class Consumer(Client):
             if rng.random() < 0.1:
                 how = rng.choice(['{"consumer": "%s"}' % self.name, '{"max_bytes": %d}' % rng.randint(1, 2000),
                                   '{"consumer": "", "max_bytes": 1000}'])
+            key = None
+            if how is None and rng.random() < 0.15:
+                key = "k%d" % rng.randint(0, (QUEUES[queue].get("keys") or 50) - 1) if rng.random() < 0.9 else ""
+                how = '{"key": "%s"}' % key
             # Without a length it is the queue's.
             given = seconds(lease)
             if queue != ALTERED and rng.random() < 0.02:
                 lease, given = 30.0, None
             answer = self.operate("dequeue", lambda: {"rows": self.call(
                 "SELECT " + DEQUEUED + " FROM queue.dequeue(%s, %s, %s::interval, %s::interval, %s::jsonb)",
-                queue, count, given, wait, how)}, q=queue, lease=lease, most=count)
+                queue, count, given, wait, how)}, q=queue, lease=lease, most=count,
+                **({} if key is None else {"key": key}))
         receipts = [row[3] for row in answer["rows"]]
         if not receipts:
             time.sleep(rng.random() * 0.02)
@@ -371,7 +377,9 @@ class Consumer(Client):
             return
         if self.rng.random() < 0.1:
             time.sleep(self.rng.random() * 0.4)
-        if self.rng.random() < 0.5:
+        if QUEUES[self.dequeued_from]["options"].get("ordered") and self.rng.random() < 0.5:
+            self.count(receipts)
+        elif self.rng.random() < 0.5:
             self.ack_batch(receipts)
         else:
             for receipt in receipts:
@@ -379,6 +387,21 @@ class Consumer(Client):
         if self.rng.random() < 0.1:
             time.sleep(self.rng.random() * 0.7)
         self.end(self.ending(abort=0.2))
+
+    def count(self, receipts):
+        """Count in the state of a key, before the ack or after it, and once more in a savepoint."""
+        early = self.rng.random() < 0.6
+        if not early:
+            self.ack_batch(receipts)
+        self.call("SELECT stress.count(%s)", self.rng.choice(receipts))
+        if self.rng.random() < 0.3:
+            self.call("SAVEPOINT counted")
+            self.call("SELECT stress.count(%s)", self.rng.choice(receipts))
+            self.call(self.rng.choice(("ROLLBACK TO counted", "RELEASE counted")))
+        if self.rng.random() < 0.2:
+            time.sleep(self.rng.random() * 0.4)
+        if early:
+            self.ack_batch(receipts)
 
     def pop(self):
         if self.rng.random() < 0.5:

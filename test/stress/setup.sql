@@ -7,6 +7,19 @@ CREATE SCHEMA stress;
 -- The business row of a transaction: there if and only if it committed.
 CREATE TABLE stress.mark (x text NOT NULL);
 
+-- Transactions that are counted in the state of a key too, by a name that is in it.
+CREATE TABLE stress.counted (state uuid NOT NULL);
+
+CREATE FUNCTION stress.count(receipt uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	state jsonb := coalesce(queue.get_key_state(receipt), jsonb_build_object('name', gen_random_uuid(), 'n', 0));
+BEGIN
+	PERFORM pg_sleep(random() * 0.02);
+	PERFORM queue.set_key_state(receipt, jsonb_set(state, '{n}', to_jsonb((state->>'n')::int + 1)));
+	INSERT INTO stress.counted VALUES ((state->>'name')::uuid);
+END
+$$;
+
 -- A row here is a message, enqueued by the statement or at the end of the transaction.
 CREATE TABLE stress.told (queue text, payload jsonb, key text);
 CREATE TABLE stress.told_late (LIKE stress.told);

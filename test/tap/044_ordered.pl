@@ -153,7 +153,7 @@ is(query("SELECT key FROM queue.blocked_keys('line')"), 'x', 'and is shown');
 query("SELECT queue.unblock('line', 'x')");
 is(drained(), 'x2..x3', 'until it is unblocked');
 query("SELECT send('x', 1, 3)");
-query("SELECT queue.reject(receipt) FROM queue.dequeue('line')");
+query("SELECT queue.set_key_state(receipt, '{\"n\": 1}'), queue.reject(receipt) FROM queue.dequeue('line')");
 
 # ---- a queue with all its rows by dump and restore keeps its order
 
@@ -170,6 +170,7 @@ my $came = $node->safe_psql('copy', 'CALL drain()') =~ s/[{}]//gr;
 is(join(',', grep { /^a/ } split /,/, $came), join(',', map { "a$_" } 1 .. 50), 'the copy has a in order');
 is(join(',', grep { /^x/ } split /,/, $came), '', 'but not what is blocked');
 is($node->safe_psql('copy', "SELECT queue.unblock('line', 'x')"), 't', 'which is blocked in the copy');
+is($node->safe_psql('copy', q{SELECT queue.get_key_state(receipt), queue.release(receipt) FROM queue.dequeue('line')}), '{"n": 1}|', 'and has its state');
 is($node->safe_psql('copy', 'CALL drain()'), '{x2,x3}', 'until somebody says so');
 is(join(',', grep { /^b/ } split /,/, $came), join(',', map { "b$_" } 1 .. 50), 'and b');
 

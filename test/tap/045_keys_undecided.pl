@@ -153,6 +153,64 @@ is(query("SELECT take('unblocks')"), '', 'it has unblocked nothing');
 is(query("SELECT queue.unblock('unblocks', 'a')"), 't', 'unblocked');
 is(query("SELECT take('unblocks')"), 'a2', 'the key goes on');
 
+# ---- a key is asked for
+
+sub take_key
+{
+	my ($queue, $key) = @_;
+
+	return query("SELECT payload #>> '{}' FROM queue.dequeue('$queue', 1, '10 s', options => '{\"key\": \"$key\"}')");
+}
+
+fresh('asked', '"max_attempts": 1', 'a1 b1 a2 a3');
+is(take_key('asked', 'a'), 'a1', 'a key is asked for');
+is(take_key('asked', 'a'), '', 'and held');
+advance($node, '11 s');
+is(take_key('asked', 'a'), 'a2', 'one that is dead, and not written, is passed');
+is(take_key('asked', 'b'), 'b1', 'another key is where it was');
+advance($node, '11 s');
+is(query("SELECT take('asked')"), 'a3', 'and what nobody has asked for comes as well');
+
+foreach my $end (qw(COMMIT ROLLBACK))
+{
+	my $queue = 'asked_' . lc $end;
+
+	fresh($queue, '"backoff": "none"', 'a1 b1 a2 b2');
+	query("BEGIN; SELECT queue.cancel('$queue', id) FROM queues.$queue WHERE payload = '\"a1\"'; PREPARE TRANSACTION 'p'");
+	is(take_key($queue, 'a'), '', "$end of a cancel: prepared, it holds its key");
+	is(take_key($queue, 'b'), 'b1', 'and no other one');
+	query("$end PREPARED 'p'");
+	advance($node, '61 s');
+	is(take_key($queue, 'a'), $end eq 'COMMIT' ? 'a2' : 'a1', 'then the key goes on');
+	is(take_key($queue, 'b'), 'b1', 'the other one as well');
+}
+
+# ---- the state of a key, and who has lost it
+
+fresh('states', '"max_attempts": 1', 'a1 a2 a3');
+$late = query("SELECT receipt FROM queue.dequeue('states', 1, '10 s')");
+advance($node, '11 s');
+query("SELECT queue.set_key_state('$late', '1')");
+is(query("SELECT queue.get_key_state('$late')"), '1', 'what has run out sets a state while nobody has had the key since');
+is(query("SELECT queue.set_key_state(receipt, '2'), queue.ack(receipt) FROM queue.dequeue('states')"), '|', 'another one has the key');
+fails($node, "SELECT queue.set_key_state('$late', '3')", 'QU001', 'then it sets none');
+fails($node, "SELECT queue.get_key_state('$late')", 'QU001', 'and reads none');
+fails($node, "BEGIN; SELECT queue.ack('$late'); SELECT queue.set_key_state('$late', '3')", 'QU001', 'not even acked');
+is(query("SELECT state FROM queue._key_state"), '2', 'the state is that of the last holder');
+query("SELECT queue.ack('$late')");
+
+# Prepared, with its message acked, over a crash.
+query("BEGIN; SELECT queue.set_key_state(receipt, '4'), queue.ack(receipt) FROM queue.dequeue('states'); PREPARE TRANSACTION 'p'");
+$node->stop('immediate');
+$node->start;
+query("SELECT send('states', 'a4')");
+is(query("SELECT take('states')"), '', 'prepared, it holds the key after a crash');
+query("COMMIT PREPARED 'p'");
+advance($node, '61 s');
+is(query("SELECT queue.get_key_state(receipt) FROM queue.dequeue('states')"), '4', 'and the next one has it');
+query("SELECT queue.drop('states', true)");
+is(query('SELECT count(*) FROM queue._key_state'), '0', 'it goes with its queue');
+
 is(query('SELECT count(*) FROM queue.check()'), '0', 'the check finds nothing');
 $node->stop;
 done_testing();

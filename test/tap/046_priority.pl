@@ -40,6 +40,14 @@ sub of_priorities
 	return query("SELECT count(*) FROM queue.segments WHERE queue = '$queue' AND state = 'priority'");
 }
 
+sub await_reserve
+{
+	my ($queue) = @_;
+
+	ok($node->poll_query_until('postgres',
+			"SELECT count(*) > 0 FROM queue.segments WHERE queue = '$queue' AND state = 'reserve'"), 'the worker has made a segment');
+}
+
 sub states
 {
 	my ($queue) = @_;
@@ -52,8 +60,9 @@ sub states
 query(q{
 	SELECT queue.create('deep', '{"segment_size": "64 kB", "priority_mode": "strict"}');
 	SELECT queue.enqueue_batch('deep', array_agg(to_jsonb(repeat('x', 200)))) FROM generate_series(1, 5000);
-	SELECT queue.enqueue('deep', '"urgent"', priority => 9);
 });
+await_reserve('deep');
+query(q{SELECT queue.enqueue('deep', '"urgent"', priority => 9)});
 is(of_priorities('deep'), 1, 'it has a segment of its own');
 $node->restart;
 is(main::pop('deep', 1), '9:urgent', 'the urgent one comes first after a restart');
@@ -75,6 +84,7 @@ query(q{SELECT queue.nack(receipt) FROM queue.dequeue('crash', 3, '1 h')});
 query(q{SELECT count(*) FROM queue.dequeue('crash', 5, '1 h')});
 $node->stop('immediate');
 $node->start;
+ok($node->poll_query_until('postgres', q{SELECT exact FROM queue.stats WHERE queue = 'crash'}), 'all is counted after a crash');
 is(main::pop('crash', 10), '9:9 8:8 7:7 6:6 5:5 4:4 3:3 2:2 1:1 0:0', 'all come in order after a crash');
 
 # ----- without a segment of their own
