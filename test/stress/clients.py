@@ -131,8 +131,8 @@ class Producer(Client):
         message = self.message()
         delay, ttl, extra = self.common(facts)
         self.record(facts, [message], lambda: {"ids": [self.call(
-            "SELECT id FROM queue.enqueue_unique(%s, %s, %s, %s, delay => %s::interval, ttl => %s::interval, options => %s)",
-            facts["q"], payload(message), message["key"], self.headers(), delay, ttl, extra)[0][0]]})
+            "SELECT id FROM queue.enqueue_unique(%s, %s, %s, %s, delay => %s::interval, ttl => %s::interval, options => %s, priority => %s)",
+            facts["q"], payload(message), message["key"], self.headers(), delay, ttl, extra, facts.get("priority"))[0][0]]})
 
     def put_at(self, facts):
         """For a time, by function or INSERT; one in the past now and then."""
@@ -165,8 +165,8 @@ class Producer(Client):
         message = self.message()
         delay, ttl, extra = self.common(facts)
         self.record(facts, [message], lambda: {"ids": [self.call(
-            "SELECT queue.enqueue_bytes(%s, %s, %s, %s, delay => %s::interval, ttl => %s::interval, options => %s)",
-            facts["q"], body(message), message["key"], self.headers(), delay, ttl, extra)[0][0]]})
+            "SELECT queue.enqueue_bytes(%s, %s, %s, %s, delay => %s::interval, ttl => %s::interval, options => %s, priority => %s)",
+            facts["q"], body(message), message["key"], self.headers(), delay, ttl, extra, facts.get("priority"))[0][0]]})
 
     def put_many(self, facts, function, kind, values):
         messages = [self.message() for _ in range(self.batch_size())]
@@ -203,14 +203,15 @@ class Producer(Client):
         messages = [self.message() for _ in range(self.batch_size())]
         delay, ttl, extra = self.common(facts)
         lines = "".join("\t".join("\\N" if value is None else value for value in (
-            payload(message), message["key"], self.headers(), delay, ttl, extra)) + "\n" for message in messages)
+            payload(message), message["key"], self.headers(), delay, ttl, extra,
+            None if facts.get("priority") is None else str(facts["priority"]))) + "\n" for message in messages)
         self.record(facts, messages, lambda: self.copy(facts["q"], lines))
 
     def copy(self, queue, lines):
         before, self.asked = self.asked, now()
         try:
             with self.connection.cursor() as cursor:
-                cursor.copy_expert("COPY queues." + quote(queue) + " (payload, key, headers, delay, ttl, options) FROM STDIN",
+                cursor.copy_expert("COPY queues." + quote(queue) + " (payload, key, headers, delay, ttl, options, priority) FROM STDIN",
                                    io.StringIO(lines))
         except (psycopg2.Error, SystemError) as error:
             raise self.fault(self.x, error, before, self.asked)
