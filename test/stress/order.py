@@ -7,6 +7,10 @@ Judged is only what is certain: a message was in line before another one if its
 transaction was confirmed before the other's statement was sent, or if it was
 stored before it by the same transaction. Messages with a delay or a time to live
 have no certain place.
+
+What has died is out of the way before anybody has written that. A crash forgets
+what nobody has written, so the message is back after it, and what was delivered
+meanwhile was not out of line.
 """
 
 import bisect
@@ -62,6 +66,28 @@ class OrderedLaws:
             return 0.0
         return min(ways, default=INFINITY)
 
+    def forgotten_deaths(self, message):
+        """When it may have been dead in memory alone, until a crash: from when, and to when."""
+        least = min((limit for limit in self.limits(message) if limit), default=INFINITY)
+        deaths = []
+        for delivery in message.deliveries:
+            if delivery.attempt >= least:
+                deaths.append((delivery.t1, min(delivery.ends + [delivery.until] +
+                                                [until for _, _, until in delivery.extends])))
+        if least < INFINITY:
+            # What one without an answer took is not known, nor when.
+            deaths += [(INFINITY, op.t0) for op in self.lost_dequeues[message.op.record["q"]]]
+        for taken, died in deaths:
+            crash = next((crash for crash in self.crashes if crash["t1"] > died), None)
+            if crash and not any(taken < again.t0 < crash["t0"] for again in message.deliveries):
+                yield died, crash["t1"]
+
+    def in_the_way(self, other, delivery, message):
+        """Whether one that is before it in line was in its way when it was delivered."""
+        return (self.leaves(other) > delivery.t1 + MARGIN and not self.same_call(other, delivery, message) and
+                not any(died < delivery.t1 + MARGIN and back > delivery.t0 - MARGIN
+                        for died, back in self.forgotten_deaths(other)))
+
     def has_place(self, message):
         op = message.op
         return not (op.prepared or op.undone_by or op.record.get("delay") or op.record.get("at") or
@@ -87,7 +113,7 @@ class OrderedLaws:
 
     def check_place(self, message, delivery, before):
         for other in before:
-            if self.leaves(other) > delivery.t1 + MARGIN and not self.same_call(other, delivery, message):
+            if self.in_the_way(other, delivery, message):
                 self.violate("order", "delivered by %s while %s was before it" % (
                     delivery.op.record["op"], other.tag), message.tag)
                 return
@@ -105,7 +131,7 @@ class OrderedLaws:
             return
         other = self.messages[specs[place - 1]]
         for delivery in message.deliveries:
-            if self.leaves(other) > delivery.t1 + MARGIN and not self.same_call(other, delivery, message):
+            if self.in_the_way(other, delivery, message):
                 self.violate("order", "delivered by %s while %s of the same statement was before it" % (
                     delivery.op.record["op"], other.tag), message.tag)
 

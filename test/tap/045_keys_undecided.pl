@@ -144,6 +144,21 @@ query("SELECT queue.nack(receipt('a1'))");
 advance($node, '31 s');
 is(query("SELECT take('expires')"), 'a2', 'what came back and expired is passed at once');
 
+# A crash forgets what nobody has written.
+foreach my $on_dead (qw(skip block))
+{
+	fresh("forgets_$on_dead", qq("max_attempts": 1, "on_dead": "$on_dead"), 'a1 a2');
+	query("SELECT 1 FROM queue.dequeue('forgets_$on_dead', 1, '10 s')");
+}
+advance($node, '11 s');
+is(query("SELECT take('forgets_skip')"), 'a2', 'one that skips is passed');
+query("SELECT queue.ack(receipt('a2'))");
+is(query("SELECT take('forgets_block')"), '', 'one that blocks is not');
+$node->stop('immediate');
+$node->start;
+is(query("SELECT take('forgets_skip')"), 'a1', 'a crash forgets its death, so it comes behind what has followed it');
+is(query("SELECT take('forgets_block')"), 'a1 a2', 'where it blocked nothing has');
+
 # ---- a key is unblocked
 
 fresh('unblocks', '"on_dead": "block"', 'a1 a2');
