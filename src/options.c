@@ -423,8 +423,6 @@ queue_options_parse(Jsonb *given, QueueOptions *options)
 void
 queue_options_check_together(const QueueOptions *options)
 {
-	if (options->on_dead == QUEUE_ON_DEAD_DEAD_REST)
-		queue_error_not_built("on_dead = dead_rest");
 	if (options->on_dead != QUEUE_ON_DEAD_SKIP && !options->ordered)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
