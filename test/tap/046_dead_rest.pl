@@ -245,6 +245,28 @@ $producer->quit;
 is(drained(), 'a100..a103', 'all that it stored is delivered');
 is(buried(), 'a1..a5', 'what had committed is dead');
 
+# Nor is one that ends while the worker is on its way from one of its messages to the other: there it is kept
+# from what it needs for the message between them.
+query("SELECT send('a', 1, 1)");
+$producer = $node->background_psql('postgres');
+$producer->query_safe('BEGIN');
+$producer->query_safe("SELECT send('a', 2, 2)");
+query("SELECT send('a', 3, 3)");
+$producer->query_safe("SELECT send('a', 4, 4)");
+my $index = query("SELECT i.indexrelid::regclass FROM queue.segments s JOIN pg_class c ON c.oid = s.segment JOIN pg_index i ON i.indrelid = c.reltoastrelid
+	WHERE s.queue = 'line' AND s.state = 'active'");
+$locker = $node->background_psql('postgres');
+$locker->query_safe("BEGIN; REINDEX INDEX $index");
+query("SELECT reject('a')");
+ok(await($node, 'SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)'), 'the worker is on its way');
+$producer->query_safe('COMMIT');
+$producer->quit;
+$locker->query_safe('COMMIT');
+$locker->quit;
+await_rest('the rest is moved');
+is(drained(), '', 'nothing is delivered');
+is(buried(), 'a1..a4', 'all that was stored is dead, that of the open transaction too');
+
 # ---- a dead letter of another queue does not die again
 
 query(q{SELECT queue.create('grave', '{"ordered": true, "on_dead": "dead_rest", "dead_letter": "line_dead"}');
