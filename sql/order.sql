@@ -206,9 +206,114 @@ SELECT queue.unblock('o', NULL);
 SELECT take();
 SELECT queue.ack(receipt('2'));
 
+-- a dead message takes the rest of its key with it; what is enqueued later is delivered when that is gone
+SELECT queue.purge('o_dead') > 0 AS purged;
+SELECT queue.alter('o', '{"on_dead": "dead_rest", "max_attempts": 2}');
+-- waits until no rest is left
+CREATE PROCEDURE buried() LANGUAGE plpgsql AS $$
+BEGIN
+    FOR i IN 1 .. 1200 LOOP
+        EXIT WHEN NOT EXISTS (SELECT FROM queue.blocked_keys('o') WHERE on_dead = 'dead_rest');
+        COMMIT;
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+END $$;
+-- waits until a message is among the dead letters
+CREATE PROCEDURE dies(first text) LANGUAGE plpgsql AS $$
+BEGIN
+    FOR i IN 1 .. 1200 LOOP
+        EXIT WHEN EXISTS (SELECT FROM queues.o_dead WHERE payload #>> '{}' = first);
+        COMMIT;
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+END $$;
+-- the dead letters in order of their ids; %: the id of what died first
+CREATE FUNCTION dead(first text) RETURNS TABLE (payload text, key text, attempts text, reason text, error text) LANGUAGE sql AS $$
+    SELECT payload #>> '{}', key, headers -> 'queue.death' ->> 'attempts', headers -> 'queue.death' ->> 'reason',
+           replace(last_error, (SELECT id FROM queues.o_dead WHERE payload #>> '{}' = first)::text, '%')
+    FROM queues.o_dead ORDER BY id
+$$;
+SELECT send('a1', 'a2', 'b1', 'a3', 'b2');
+SELECT take(100);
+SELECT queue.reject(receipt('a1'), 'bad');
+SELECT status FROM queue.try_ack(ARRAY[receipt('a2'), receipt('a3')]);
+SELECT send('a4');
+CALL buried();
+SELECT take(100);
+SELECT * FROM dead('a1');
+SELECT queue.ack_batch(ARRAY[receipt('b1'), receipt('b2'), receipt('a4')]);
+SELECT queue.purge('o_dead');
+-- by a nack; what waits for its time dies too, and what had failed, which is told; not what was ahead
+SELECT send('a1', 'a2', 'a3');
+SELECT queue.enqueue('o', '"a4"', key => 'a', delay => '1 h') > 0 AS sent;
+SELECT take(100);
+SELECT queue.nack(receipt('a3'), 'third');
+SELECT queue.nack(receipt('a2'), 'second');
+SELECT queue.release(receipt('a1'));
+SELECT take(1);
+SELECT queue.ack(receipt('a1'));
+SELECT take(1);
+SELECT queue.nack(receipt('a2'), 'again');
+SELECT send('a5');
+CALL buried();
+SELECT take(100);
+SELECT * FROM dead('a2');
+SELECT queue.ack(receipt('a5'));
+SELECT queue.purge('o_dead');
+SELECT send('a1', 'a2', 'a3');
+SELECT take(100);
+SELECT queue.reject(receipt('a2'));
+SELECT on_dead FROM queue.blocked_keys('o');
+SELECT queue.release(receipt('a1'));
+CALL buried();
+SELECT take(100);
+SELECT queue.ack(receipt('a1'));
+SELECT * FROM dead('a2');
+SELECT queue.purge('o_dead');
+-- by a lease that runs out
+SELECT queue.alter('o', '{"max_attempts": 1}');
+SELECT send('a1', 'a2', 'a3', 'b1');
+SELECT take(100);
+SELECT queue.ack(receipt('b1'));
+SELECT queue.clock_advance('31 s');
+CALL dies('a1');
+CALL buried();
+SELECT send('a4');
+SELECT take(100);
+SELECT * FROM dead('a1');
+SELECT queue.ack(receipt('a4'));
+SELECT queue.purge('o_dead');
+-- by a rollback, of one without a key
+SELECT queue.enqueue_batch('o', ARRAY['1', '2', '3']::jsonb[]) IS NOT NULL AS sent;
+BEGIN;
+SELECT payload FROM queue.dequeue('o');
+ROLLBACK;
+CALL dies('1');
+CALL buried();
+SELECT take(100);
+SELECT * FROM dead('1');
+SELECT queue.purge('o_dead');
+-- one that expires takes nobody along
+SELECT queue.enqueue('o', '"a1"', key => 'a', ttl => '1 s') > 0 AS sent;
+SELECT send('a2');
+SELECT queue.clock_advance('2 s');
+CALL dies('a1');
+SELECT take(100);
+SELECT queue.ack(receipt('a2'));
+SELECT * FROM dead('a1');
+SELECT queue.purge('o_dead');
+-- without a dead-letter queue it is dropped
+SELECT queue.alter('o', '{"dead_letter": ""}');
+SELECT send('a1', 'a2', 'a3', 'b1');
+SELECT queue.reject(receipt) FROM queue.dequeue('o');
+CALL buried();
+SELECT take(100);
+SELECT queue.ack(receipt('b1'));
+SELECT count(*) FROM queues.o;
+
 -- errors
 SELECT queue.create('plain', '{"on_dead": "block"}');
-SELECT queue.alter('o', '{"on_dead": "dead_rest"}');
+SELECT queue.create('plain', '{"on_dead": "dead_rest"}');
 SELECT queue.create('plain');
 SELECT queue.unblock('plain', 'a');
 SELECT * FROM queue.blocked_keys('plain');
@@ -227,4 +332,5 @@ DROP FUNCTION noise;
 -- errors
 SELECT queue.alter('o', '{"ordered": false}');
 SELECT queue.drop('o', true);
-DROP FUNCTION take, receipt, send;
+DROP FUNCTION take, receipt, send, dead;
+DROP PROCEDURE buried, dies;

@@ -1,10 +1,11 @@
 /*
  * blocked.c
- *	  Keys of ordered queues that a dead message blocks, with on_dead = block.
+ *	  Keys of ordered queues that a dead message blocks, with on_dead = block or
+ *	  dead_rest.
  *
  * A row of queue._blocked_key is stored by the transaction that makes the
- * message a dead letter, and deleted by queue.unblock(). It is what holds after
- * a restart; in between a flag of the key's entry tells (key.c), which is set
+ * message a dead letter, and deleted by queue.unblock(), or by the worker when it
+ * has moved the rest of the key (rest.c). It is what holds after a restart; in between a flag of the key's entry tells (key.c), which is set
  * before the dead message's slot is gone, and found again from the rows by the
  * next claim whenever a row was changed (QueueState.blocked_changes).
  */
@@ -31,12 +32,16 @@ enum
 	BLOCKED_KEY,
 	BLOCKED_MESSAGE,
 	BLOCKED_SINCE,
-	BLOCKED_COLUMN_COUNT = BLOCKED_SINCE
+	BLOCKED_REST_TO,
+	BLOCKED_COLUMN_COUNT = BLOCKED_REST_TO
 };
 
-/* Messages without a key share that of the empty one. */
+/*
+ * Messages without a key share that of the empty one. Those with an id below
+ * "rest_to" die too; 0: none does.
+ */
 void
-queue_blocked_insert(QueueDef *def, Datum key, bool isnull, int64 message_id)
+queue_blocked_insert(QueueDef *def, Datum key, bool isnull, int64 message_id, int64 rest_to)
 {
 	Relation	rel = table_open(queue_catalog_relation("_blocked_key"), RowExclusiveLock);
 	Datum		values[BLOCKED_COLUMN_COUNT];
@@ -46,6 +51,8 @@ queue_blocked_insert(QueueDef *def, Datum key, bool isnull, int64 message_id)
 	values[BLOCKED_KEY - 1] = isnull ? CStringGetTextDatum("") : key;
 	values[BLOCKED_MESSAGE - 1] = Int64GetDatum(message_id);
 	values[BLOCKED_SINCE - 1] = TimestampTzGetDatum(queue_clock_wall());
+	values[BLOCKED_REST_TO - 1] = Int64GetDatum(rest_to);
+	nulls[BLOCKED_REST_TO - 1] = rest_to == 0;
 	CatalogTupleInsert(rel, heap_form_tuple(RelationGetDescr(rel), values, nulls));
 	table_close(rel, NoLock);
 	CommandCounterIncrement();
@@ -91,14 +98,16 @@ delete_row(Relation rel, HeapTuple tuple, void *arg)
 	return false;
 }
 
-/* Delete the rows of a key; returns how many there were. */
+/*
+ * Delete the rows of a key; returns how many there were. Two at a time would want
+ * the same row; deaths go on beside it.
+ */
 int
 queue_blocked_delete(QueueDef *def, text *key)
 {
 	Deletion	deletion = {.key = key};
 
-	/* Two at a time would want the same row; deaths go on beside it. */
-	LockRelationOid(queue_catalog_relation("_blocked_key"), ShareUpdateExclusiveLock);
+	LockDatabaseObject(queue_catalog_relation("_blocked_key"), def->id, 0, ExclusiveLock);
 	visit_rows(def->id, RowExclusiveLock, delete_row, &deletion);
 	return deletion.deleted;
 }
@@ -109,6 +118,50 @@ queue_blocked_delete_all(int32 id)
 	Deletion	deletion = {0};
 
 	visit_rows(id, RowExclusiveLock, delete_row, &deletion);
+}
+
+/* For the worker, who waits for nobody: whether it may move and delete, to the end of the transaction. */
+bool
+queue_blocked_try_lock(QueueDef *def)
+{
+	return ConditionalLockDatabaseObject(queue_catalog_relation("_blocked_key"), def->id, 0, ExclusiveLock);
+}
+
+typedef struct Messages
+{
+	const int64 *ids;			/* sorted */
+	int			count;
+} Messages;
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+static bool
+delete_row_of_message(Relation rel, HeapTuple tuple, void *arg)
+{
+	Messages   *messages = arg;
+	bool		isnull;
+	int64		id = DatumGetInt64(heap_getattr(tuple, BLOCKED_MESSAGE, RelationGetDescr(rel), &isnull));
+
+	if (bsearch(&id, messages->ids, messages->count, sizeof(int64), compare_ids))
+		CatalogTupleDelete(rel, &tuple->t_self);
+	return false;
+}
+
+/* Delete the rows of these dead messages, which get sorted. The caller has the lock. */
+void
+queue_blocked_delete_messages(QueueDef *def, int64 *ids, int n)
+{
+	Messages	messages = {ids, n};
+
+	qsort(ids, n, sizeof(int64), compare_ids);
+	visit_rows(def->id, RowExclusiveLock, delete_row_of_message, &messages);
 }
 
 typedef struct Hashes
@@ -158,9 +211,14 @@ pass_row(Relation rel, HeapTuple tuple, void *arg)
 	Visit	   *visit = arg;
 	Datum		values[BLOCKED_COLUMN_COUNT];
 	bool		nulls[BLOCKED_COLUMN_COUNT];
+	QueueBlocked blocked;
 
 	heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
-	visit->visitor(values, visit->arg);
+	blocked.key = DatumGetTextPP(values[BLOCKED_KEY - 1]);
+	blocked.message = DatumGetInt64(values[BLOCKED_MESSAGE - 1]);
+	blocked.since = DatumGetTimestampTz(values[BLOCKED_SINCE - 1]);
+	blocked.rest_to = nulls[BLOCKED_REST_TO - 1] ? 0 : DatumGetInt64(values[BLOCKED_REST_TO - 1]);
+	visit->visitor(&blocked, visit->arg);
 	return false;
 }
 

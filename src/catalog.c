@@ -14,6 +14,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
@@ -489,6 +490,17 @@ queue_catalog_queue_of_segment(Oid relid)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return id;
+}
+
+/* Whether a queue is whole: a restore makes the triggers of its view last. The view is locked. */
+bool
+queue_catalog_is_whole(QueueDef *def)
+{
+	Relation	view = relation_open(def->view, NoLock);
+	bool		whole = view->rd_rel->relhastriggers;
+
+	relation_close(view, NoLock);
+	return whole;
 }
 
 /* The views of all queues of the database, as a list of OIDs. */

@@ -51,6 +51,7 @@ extern List *queue_catalog_segments(int32 id);
 extern int32 queue_catalog_queue_of_segment(Oid relid);
 extern void queue_catalog_check_view(Relation view);
 extern bool queue_catalog_is_view(Oid relid);
+extern bool queue_catalog_is_whole(QueueDef *def);
 extern List *queue_catalog_views(void);
 extern void queue_catalog_init(void);
 extern Oid	queue_catalog_relation(const char *name);

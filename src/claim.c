@@ -106,7 +106,7 @@ fill_lease(QueueClaim *claim, QueueSlot *slot, const QueueMessageHead *head, boo
 	slot->moving = false;
 	slot->retry_delay = queue_options_retry_delay(&def->options, slot->failures + 1);
 	slot->at_limit = dies && slot->failures + 1 >= limit_of(claim, head);
-	slot->blocks_dead = def->options.on_dead == QUEUE_ON_DEAD_BLOCK;
+	slot->blocks_dead = def->options.on_dead != QUEUE_ON_DEAD_SKIP;
 	slot->owner = GetUserId();
 	slot->pid = MyProcPid;
 	/* The option fits; an application's name is ASCII: cut anywhere. */

@@ -45,6 +45,7 @@ typedef struct Delta
 	int64		stored;			/* added minus removed */
 	int64		timed;
 	int64		cancelled;
+	int64		dead;			/* without slots */
 	int64		failed;
 	QueueTime	due;			/* earliest of what was stored */
 } Delta;
@@ -127,6 +128,19 @@ queue_delta_removed(QueueState *state, QueueSegment *segment, BlockNumber page,
 	delta->timed -= timed;
 	delta->cancelled += messages;
 	queue_touched_page(segment, page, 0);
+}
+
+/* The rest of a blocked key, on a page, was made dead letters without slots. */
+void
+queue_delta_dead(QueueState *state, QueueSegment *segment, BlockNumber page, int messages, int timed)
+{
+	Delta	   *delta = get_delta(state, segment);
+
+	delta->stored -= messages;
+	delta->timed -= timed;
+	delta->dead += messages;
+	/* Only if they come back there is something to look at. */
+	queue_touched_page(segment, page, QUEUE_TIME_NEVER);
 }
 
 /* A failure was written, to be counted at commit. */
@@ -329,7 +343,8 @@ static bool
 apply_delta(const Delta *delta, QueueTime now)
 {
 	QueueState *state = delta->state;
-	bool		call_worker = delta->created;
+	/* What blocks a key may have a rest for it to move. */
+	bool		call_worker = delta->created || delta->blocked;
 
 	Assert(queue_state_is(state, delta->id));
 	if (delta->single)
@@ -362,9 +377,10 @@ apply_delta(const Delta *delta, QueueTime now)
 	if (delta->segment)
 		pg_atomic_fetch_add_u64(&delta->segment->live, delta->stored);
 	/* Deletes without slots count for queue.reclaim_delay too. */
-	if (delta->segment && delta->cancelled > 0)
+	if (delta->segment && delta->cancelled + delta->dead > 0)
 		pg_atomic_write_u64(&delta->segment->deleted_at, (uint64) now);
 	queue_count(state, QUEUE_COUNT_CANCELLED, delta->cancelled);
+	queue_count(state, QUEUE_COUNT_DEAD, delta->dead);
 	queue_count(state, QUEUE_COUNT_FAILED, delta->failed);
 	if (delta->due <= now)
 	{
@@ -475,6 +491,7 @@ add_delta(Delta *to, const Delta *from)
 	to->stored += from->stored;
 	to->timed += from->timed;
 	to->cancelled += from->cancelled;
+	to->dead += from->dead;
 	to->failed += from->failed;
 	to->due = Min(to->due, from->due);
 }

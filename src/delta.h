@@ -12,6 +12,8 @@ extern void queue_delta_stored(QueueState *state, QueueSegment *segment,
 							   BlockNumber page, QueueTime due, int messages);
 extern void queue_delta_removed(QueueState *state, QueueSegment *segment,
 								BlockNumber page, int messages, int timed);
+extern void queue_delta_dead(QueueState *state, QueueSegment *segment,
+							 BlockNumber page, int messages, int timed);
 extern void queue_delta_failed(QueueState *state);
 extern void queue_delta_enqueued(QueueState *state, int messages);
 extern QueueState *queue_delta_create(int32 id);

@@ -14,6 +14,7 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "catalog/pg_type.h"
+#include "commands/sequence.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -95,7 +96,7 @@ push_time(QueueJsonState *state, const char *name, const QueueMessage *message,
 
 /* The header queue.death of a message that goes to the dead-letter queue. */
 static Jsonb *
-describe_death(const QueueMessage *message, QueueDef *def, QueueSlot *slot,
+describe_death(const QueueMessage *message, QueueDef *def, int64 id, const char *consumer,
 			   const char *reason, int attempts)
 {
 	QueueJsonState state = {0};
@@ -104,13 +105,13 @@ describe_death(const QueueMessage *message, QueueDef *def, QueueSlot *slot,
 
 	queue_compat_json_push(&state, WJB_BEGIN_OBJECT, NULL);
 	push_text(&state, "queue", def->name);
-	push_int(&state, "id", slot->message_id);
+	push_int(&state, "id", id);
 	push_text(&state, "reason", reason);
 	push_text(&state, "error", isnull ? NULL : TextDatumGetCString(error));
 	push_int(&state, "attempts", attempts);
 	push_time(&state, "first_failure", message, QUEUE_COLUMN_FIRST_FAILED_AT);
 	push_time(&state, "last_failure", message, QUEUE_COLUMN_LAST_FAILED_AT);
-	push_text(&state, "consumer", slot->consumer[0] ? slot->consumer : NULL);
+	push_text(&state, "consumer", consumer);
 	queue_compat_json_push(&state, WJB_END_OBJECT, NULL);
 	return JsonbValueToJsonb(state.result);
 }
@@ -152,7 +153,7 @@ store_retry(QueueMessage *message, QueueSlot *slot, QueueDef *def, TimestampTz n
  * queue's. Without a dead-letter queue it is dropped.
  */
 static void
-store_dead(QueueMessage *message, QueueDef *def, QueueSlot *slot, const char *reason, int failures)
+store_dead(QueueMessage *message, QueueDef *def, int64 id, const char *consumer, const char *reason, int failures)
 {
 	QueueDef   *target;
 
@@ -166,7 +167,7 @@ store_dead(QueueMessage *message, QueueDef *def, QueueSlot *slot, const char *re
 				 errmsg("the dead-letter queue of queue \"%s\" does not exist", def->name),
 				 errhint("Set the option dead_letter with queue.alter().")));
 	queue_message_add_header(message, QUEUE_HEADER_DEATH,
-							 describe_death(message, def, slot, reason, failures));
+							 describe_death(message, def, id, consumer, reason, failures));
 	queue_message_clear(message, QUEUE_COLUMN_VISIBLE_AT);
 	if (target->options.message_ttl > 0)
 		queue_message_set(message, QUEUE_COLUMN_EXPIRES_AT,
@@ -180,15 +181,21 @@ store_dead(QueueMessage *message, QueueDef *def, QueueSlot *slot, const char *re
 	queue_enqueue_store(target, message);
 }
 
-/* What is behind it waits until somebody has looked at what it is. */
+/*
+ * What is behind it waits until somebody has looked at what it is, or dies too:
+ * whatever has an id by now, which is below one that is drawn now.
+ */
 static void
 block_key(const QueueMessage *message, QueueDef *def, QueueSlot *slot)
 {
 	bool		isnull;
 	Datum		key = queue_message_get(message, QUEUE_COLUMN_KEY, &isnull);
+	int64		rest_to = 0;
 
+	if (def->options.on_dead == QUEUE_ON_DEAD_DEAD_REST)
+		rest_to = nextval_internal(queue_catalog_message_sequence(), false);
 	queue_delta_blocked(def->state);
-	queue_blocked_insert(def, key, isnull, slot->message_id);
+	queue_blocked_insert(def, key, isnull, slot->message_id, rest_to);
 	slot->blocks = true;
 }
 
@@ -221,9 +228,12 @@ queue_failure_write(QueueSettling *settling, const QueueFailure *failure)
 	}
 	else if (failure->death)
 	{
-		if (settling->def->options.ordered && settling->def->options.on_dead == QUEUE_ON_DEAD_BLOCK && !failure->expired)
+		const char *consumer = settling->slot->consumer;
+
+		if (settling->def->options.ordered && settling->def->options.on_dead != QUEUE_ON_DEAD_SKIP && !failure->expired)
 			block_key(&message, settling->def, settling->slot);
-		store_dead(&message, settling->def, settling->slot, failure->death, failures);
+		store_dead(&message, settling->def, settling->message_id, consumer[0] ? consumer : NULL,
+				   failure->death, failures);
 		return QUEUE_FATE_DEAD;
 	}
 	if (failure->moves)
@@ -371,24 +381,43 @@ can_store_in(QueueDef *def)
 }
 
 /*
- * Whether what comes of a message can be stored without waiting for anybody:
- * who has locked that queue must not stop the worker for all others.
+ * Whether a queue's dead messages can be stored without waiting for anybody: who
+ * has locked the dead-letter queue must not stop the worker for all others.
  */
-static bool
-can_store(QueueDef *def, bool dead)
+bool
+queue_failure_can_bury(QueueDef *def)
 {
 	QueueDef   *target;
 
-	/* Even a message at its limit may stay. */
-	if (!can_store_in(def))
-		return false;
-	if (!dead || !OidIsValid(def->dead_letter))
+	if (!OidIsValid(def->dead_letter))
 		return true;
 	if (!ConditionalLockRelationOid(def->dead_letter, AccessShareLock))
 		return false;
 	/* None: store_dead() will say so. */
 	target = queue_catalog_get(def->dead_letter);
 	return target == NULL || can_store_in(target);
+}
+
+/* The same of whatever comes of a message; even one at its limit may stay. */
+static bool
+can_store(QueueDef *def, bool dead)
+{
+	return can_store_in(def) && (!dead || queue_failure_can_bury(def));
+}
+
+/*
+ * Make a message a dead letter, whose row the transaction has deleted, since
+ * another one of its key has died. That is no failure of its own.
+ */
+void
+queue_failure_bury_rest(QueueDef *def, QueueMessage *message, int64 id, int64 dead_id)
+{
+	bool		isnull;
+	int			failures = DatumGetInt32(queue_message_get(message, QUEUE_COLUMN_FAILURES, &isnull));
+
+	queue_message_set(message, QUEUE_COLUMN_ERROR,
+					  error_text(psprintf("message " INT64_FORMAT " of the same key died", dead_id)));
+	store_dead(message, def, id, NULL, "predecessor_dead", isnull ? 0 : failures);
 }
 
 static bool

@@ -5,6 +5,7 @@
 #ifndef QUEUE_FAILURE_H
 #define QUEUE_FAILURE_H
 
+#include "message.h"
 #include "settle.h"
 
 typedef enum QueueFate
@@ -29,6 +30,8 @@ extern QueueFate queue_failure_write(QueueSettling *settling, const QueueFailure
 extern QueueSettleStatus queue_failure_nack(const pg_uuid_t *receipt, const char *error,
 											int64 delay, QueueFate *fate);
 extern QueueSettleStatus queue_failure_reject(const pg_uuid_t *receipt, const char *reason);
+extern bool queue_failure_can_bury(QueueDef *def);
+extern void queue_failure_bury_rest(QueueDef *def, QueueMessage *message, int64 id, int64 dead_id);
 extern bool queue_failure_blame(void);
 extern int	queue_failure_write_cooling(int limit, bool *more);
 

@@ -251,6 +251,16 @@ queue_key_add_copy(QueueKey *key, QueuePosition position, int64 id)
 
 /* ---- keys to be looked at ---- */
 
+/* Which of a locked key's copies is the first is not known any more. */
+static void
+forget_first_copy(QueueKey *key)
+{
+	if (queue_span_is_empty(&key->copies))
+		return;
+	key->first_copy = QUEUE_COPY_UNKNOWN;
+	key->one_copy = false;
+}
+
 /* Put a locked entry into its queue's list. Returns whether that is news. */
 bool
 queue_key_make_ready(QueueKey *key)
@@ -303,6 +313,8 @@ queue_key_set_blocked(QueueState *state, uint64 *hashes, int n)
 			(n == 0 || bsearch(&key->hash, hashes, n, sizeof(uint64), compare_hash) == NULL))
 		{
 			key->blocked = false;
+			/* Its rest may have been moved (rest.c). */
+			forget_first_copy(key);
 			queue_key_make_ready(key);
 		}
 		queue_key_unlock(key);
@@ -333,11 +345,7 @@ queue_key_make_all_ready(QueueState *state)
 			continue;
 		if (key->queue == queue)
 		{
-			if (!queue_span_is_empty(&key->copies))
-			{
-				key->first_copy = QUEUE_COPY_UNKNOWN;
-				key->one_copy = false;
-			}
+			forget_first_copy(key);
 			queue_key_make_ready(key);
 		}
 		queue_key_unlock(key);

@@ -424,8 +424,6 @@ queue_options_parse(Jsonb *given, QueueOptions *options)
 void
 queue_options_check_together(const QueueOptions *options)
 {
-	if (options->on_dead == QUEUE_ON_DEAD_DEAD_REST)
-		queue_error_not_built("on_dead = dead_rest");
 	if (options->fair_share && options->ordered)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

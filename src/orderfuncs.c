@@ -7,6 +7,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 #include "acl.h"
@@ -32,16 +33,20 @@ open_ordered(FunctionCallInfo fcinfo, AclMode need)
 }
 
 static void
-put_blocked(Datum *row, void *arg)
+put_blocked(const QueueBlocked *blocked, void *arg)
 {
 	ReturnSetInfo *result = arg;
-	bool		nulls[3] = {false};
+	Datum		values[4];
+	bool		nulls[4] = {false};
 
-	/* All but the queue's id. */
-	tuplestore_putvalues(result->setResult, result->setDesc, row + 1, nulls);
+	values[0] = PointerGetDatum(blocked->key);
+	values[1] = Int64GetDatum(blocked->message);
+	values[2] = TimestampTzGetDatum(blocked->since);
+	values[3] = CStringGetTextDatum(blocked->rest_to == 0 ? "block" : "dead_rest");
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
-/* Keys that a dead message blocks, with its id and since when. */
+/* Keys that a dead message blocks, with its id, since when, and what becomes of the rest. */
 PG_FUNCTION_INFO_V1(queue_blocked_keys);
 Datum
 queue_blocked_keys(PG_FUNCTION_ARGS)

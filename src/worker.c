@@ -39,6 +39,7 @@
 #include "launcher.h"
 #include "maintain.h"
 #include "place.h"
+#include "rest.h"
 #include "ring.h"
 #include "segment.h"
 #include "wakeup.h"
@@ -52,6 +53,12 @@
 
 /* What looking for messages to move may take of a tick, us. */
 #define MOVING_TIME INT64CONST(200000)
+
+/* What moving the rest of keys may take of a round, for each queue, us. */
+#define REST_TIME 100000
+
+/* A step of that which could not be taken is tried again after this long, us. */
+#define REST_RETRY 1000000
 
 /* Transactions that write failures, in one round: nothing else is to starve. */
 #define FAILURE_STEPS 200
@@ -137,6 +144,13 @@ static bool
 step_reclaim(QueueDef *def)
 {
 	return queue_maintain_reclaim(def);
+}
+
+static bool
+step_rest(QueueDef *def)
+{
+	queue_rest_step(def);
+	return true;
 }
 
 static bool
@@ -266,6 +280,21 @@ empty_segments(QueueState *state)
 							queue_clock_now() + RECLAIM_PAUSE);
 }
 
+/* Move the rest of keys of which a message has died; *wake: when to go on. */
+static void
+move_rests(QueueState *state, QueueTime *wake)
+{
+	QueueTime	until = queue_clock_now() + REST_TIME;
+
+	while (queue_rest_due(state) <= queue_clock_now() && queue_clock_now() < until)
+	{
+		queue_rest_put_off(state, REST_RETRY);
+		run_step("moving the rest of a key", state->view, step_rest);
+		CHECK_FOR_INTERRUPTS();
+	}
+	*wake = Min(*wake, queue_rest_due(state));
+}
+
 /* The slow part of a round: nobody waits for it. */
 static void
 tend_queue(QueueState *state, QueueTime now)
@@ -289,7 +318,7 @@ tend_queue(QueueState *state, QueueTime now)
 		queue_state_ask(state, QUEUE_ASK_RECOUNT);
 	if (sealed)
 		empty_segments(state);
-	while (sealed && queue_clock_now() < now + MOVING_TIME &&
+	while (sealed && !queue_rest_is_moving(state) && queue_clock_now() < now + MOVING_TIME &&
 		   run_step("moving messages", state->view, step_move))
 		CHECK_FOR_INTERRUPTS();
 	if (now >= state->sweep_at)
@@ -320,6 +349,7 @@ serve_queue(QueueState *state, bool tick, QueueTime *wake)
 	/* Disk is waited for by nobody, but a second is long where segments are small. */
 	if (take_ask(state, QUEUE_ASK_RECLAIM) || now >= state->reclaim_at)
 		empty_segments(state);
+	move_rests(state, wake);
 	if (tick)
 		tend_queue(state, now);
 	*wake = Min(*wake, state->reclaim_at);

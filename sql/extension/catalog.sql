@@ -27,12 +27,14 @@ CREATE TABLE queue._segment (
     CONSTRAINT _segment_queue_key UNIQUE (queue, number)
 );
 
--- Keys of ordered queues that a dead message blocks: one row a death, until the key is unblocked.
+-- Keys of ordered queues that a dead message blocks: one row a death, until the key is unblocked. With
+-- on_dead = dead_rest the messages of the key behind it with ids below rest_to are moved first.
 CREATE TABLE queue._blocked_key (
     queue   int,
     key     text,
     message bigint,
     since   timestamptz NOT NULL,
+    rest_to bigint,
     CONSTRAINT _blocked_key_pkey PRIMARY KEY (queue, key, message)
 );
 

@@ -82,10 +82,10 @@ COMMENT ON FUNCTION queue.extend_batch(uuid[], interval) IS
 'extend for many; a status for each: extended, already_acked, lost, invalid, denied.';
 
 CREATE FUNCTION queue.blocked_keys(queue text)
-RETURNS TABLE (key text, message bigint, since timestamptz) LANGUAGE C STABLE PARALLEL UNSAFE
+RETURNS TABLE (key text, message bigint, since timestamptz, on_dead text) LANGUAGE C STABLE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_blocked_keys';
 COMMENT ON FUNCTION queue.blocked_keys(text) IS
-'Keys of an ordered queue that a dead message blocks (on_dead = block): its id, and since when.';
+'Keys of an ordered queue that a dead message blocks: its id, since when, and whether they wait to be unblocked (block) or the rest is being moved (dead_rest).';
 
 CREATE FUNCTION queue.unblock(queue text, key text)
 RETURNS boolean LANGUAGE C VOLATILE PARALLEL UNSAFE

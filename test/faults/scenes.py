@@ -1144,19 +1144,33 @@ class NackInLine(Scene):
         return {"line": ["b"]}
 
 
-class Blocks(Scene):
-    name = "reject and unblock"
-    queues = {"line": {"ordered": True, "on_dead": "block"}}
+class DeadRest(Scene):
+    name = "reject and unblock, with a rest"
+    queues = {"rest": {"ordered": True, "on_dead": "dead_rest"}}
     messages = ("a", "b")
     leased = True
 
     def statements(self, stage):
         yield "SELECT queue.reject(%s)", self.receipts[0]
-        yield "SELECT * FROM queue.blocked_keys('line')",
-        yield "SELECT queue.unblock('line', NULL)",
+        yield "SELECT queue.unblock('rest', NULL)",
 
     def after(self):
-        return {"line": ["b"]}
+        return {"rest": ["b"]}
+
+
+class Blocks(Scene):
+    name = "reject and unblock"
+    queues = {"block": {"ordered": True, "on_dead": "block"}}
+    messages = ("a", "b")
+    leased = True
+
+    def statements(self, stage):
+        yield "SELECT queue.reject(%s)", self.receipts[0]
+        yield "SELECT * FROM queue.blocked_keys('block')",
+        yield "SELECT queue.unblock('block', NULL)",
+
+    def after(self):
+        return {"block": ["b"]}
 
 
 SESSIONS = [
@@ -1167,7 +1181,7 @@ SESSIONS = [
     Release, Extend, ExtendLate, Cancel, Delete, Purge, PurgeLeased, PurgeToast, Peek, Watch,
     Savepoints, Caught, Prepared, PreparedBack, Sundry,
     EnqueueInLine, DequeueInLine, DequeueInLineAlone, DequeueComesBack, DequeueForgottenLine, DequeueKey, DequeueKeyComesBack,
-    DequeueSingle, StateOfKey, NackInLine, Blocks,
+    DequeueSingle, StateOfKey, NackInLine, Blocks, DeadRest,
     Create, CreateUsed, CreateCaught, Drop, DropEmpty, Alter, Resume, Commands, Refused, Many, Database, DropDatabase, DropExtension]
 
 
@@ -1224,6 +1238,32 @@ class WritesDead(WorkerScene):
 
 class WritesDeadToast(WritesDead):
     name = "worker: dead letters out of line"
+    size = 60000
+
+
+class MovesRest(WorkerScene):
+    """The first of a key dies, and those behind it with it."""
+    name = "worker: rest of a key"
+    queues = {"buried": {"ordered": True, "on_dead": "dead_rest", "dead_letter": None}, "buried_dead": {}}
+    messages = ("a", "b", "c")
+    size = 0
+
+    def prepare(self, stage):
+        stage.enqueue("buried", *self.messages, size=self.size)
+        self.receipts = [row[1] for row in stage.lease("buried", 3)]
+
+    def trigger(self, stage):
+        stage.helper("SELECT queue.reject(%s)", self.receipts[0])
+
+    def finished(self, stage):
+        return len(stage.rows("buried_dead")) == 3 and not stage.helper("SELECT 1 FROM queue.blocked_keys('buried')")
+
+    def after(self):
+        return {"buried": [], "buried_dead": ["a", "b", "c"]}
+
+
+class MovesRestToast(MovesRest):
+    name = "worker: rest of a key out of line"
     size = 60000
 
 
@@ -1416,7 +1456,7 @@ class Launches(Starts):
             stage.helper("SELECT 1 FROM pg_stat_activity WHERE backend_type = 'queue launcher'"))
 
 
-WORKER = [WritesFailures, WritesDead, WritesDeadToast, WritesExpired, MakesReserve, Reclaims, ReclaimsToast, Vacuums,
+WORKER = [WritesFailures, WritesDead, WritesDeadToast, MovesRest, MovesRestToast, WritesExpired, MakesReserve, Reclaims, ReclaimsToast, Vacuums,
           Recounts, Notifies, SettlesPrepared, Reloads, Starts, Launches, ReloadsLauncher]
 
 ALL = [kind() for kind in SESSIONS + WORKER]

@@ -12,7 +12,7 @@ ARRAY[
 'ack(receipt uuid) returns void',
 'ack_batch(receipts uuid[]) returns integer',
 'alter(queue text, options jsonb) returns void',
-'blocked_keys(queue text) returns TABLE(key text, message bigint, since timestamp with time zone)',
+'blocked_keys(queue text) returns TABLE(key text, message bigint, since timestamp with time zone, on_dead text)',
 'cancel(queue text, id bigint) returns boolean',
 'check(OUT queue text, OUT rule text, OUT detail text) returns SETOF record',
 'clock_advance(by interval, wall_only boolean DEFAULT false) returns void',
