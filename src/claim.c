@@ -212,8 +212,8 @@ wait_for_room(QueueClaim *claim, const QueueMessageHead *head)
 
 /*
  * Count the message, which has a locked slot, on what limits it; without a slot it
- * is only asked. False: there is no room. Should there be limits that the caller has
- * not heard of, there is none.
+ * is only asked. False: there is no room. While other limits are in force than the
+ * claim goes by, there is none.
  */
 static bool
 admit(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, QueueSlot *slot)
@@ -221,13 +221,16 @@ admit(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, QueueSlo
 	bool		isnull;
 	Datum		cost;
 
-	if (!claim->metered)
+	/* Whoever brings other limits into force sees the slot from now on, or we see them. */
+	if (slot && !queue_meter_is_in_force(claim->request->def->state, claim->request->def->version))
 	{
-		claim->closed = claim->request->def->state->metered;
-		return !claim->closed;
+		claim->closed = claim->stale = true;
+		return false;
 	}
+	if (!claim->metered)
+		return true;
 	cost = heap_getattr(tuple, QUEUE_COLUMN_COST, RelationGetDescr(claim->visit.rel), &isnull);
-	switch (queue_meter_take(&claim->metering, metered_key(claim, tuple), isnull ? 1 : DatumGetInt32(cost),
+	switch (queue_meter_take(&claim->metering, metered_key(claim, tuple), isnull ? 1 : Max(DatumGetInt32(cost), 0),
 							 position_of(claim), deadline_of(claim), slot ? queue_slot_meters(slot) : NULL))
 	{
 		case QUEUE_METER_TAKE:
@@ -402,7 +405,11 @@ is_full(QueueClaim *claim, HeapTuple tuple, int64 *bytes)
 static bool
 is_wanted(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head)
 {
-	if (queue_message_tuple_priority(tuple, RelationGetDescr(claim->visit.rel)) != claim->priority)
+	/* After a restart a page may have others than anybody knows: they go with what is around them. */
+	int			priority = claim->mixed ? queue_message_tuple_priority(tuple, RelationGetDescr(claim->visit.rel))
+		: claim->visit.segment->priority;
+
+	if (priority != claim->priority)
 		return false;
 	claim->head = head->enqueued_at;
 	claim->past = head->enqueued_at > claim->until;

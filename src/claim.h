@@ -61,10 +61,12 @@ typedef struct QueueClaim
 	bool		metered;		/* the queue has limits, or fair share */
 	QueueMetering metering;
 	bool		closed;			/* there is no room for more in this call */
+	bool		stale;			/* because the definition has changed */
 	bool		waits;			/* the message at hand waits for its key's room */
 	int			patience;		/* pages in a row to look at in vain */
 	int			pages_left;		/* of these */
 	int64		looked_at;		/* pages */
+	bool		saw_busy;		/* one that somebody else was busy with */
 	int			patience_of_round;
 	int			rounds;
 	bool		timed_first;

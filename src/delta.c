@@ -195,6 +195,16 @@ queue_delta_altered_single(QueueState *state)
 	get_delta(state, NULL)->single = true;
 }
 
+/* Whether this transaction has another definition of it than others have. */
+bool
+queue_delta_alters(QueueState *state)
+{
+	for (int i = 0; i < delta_count; i++)
+		if (deltas[i].state == state && deltas[i].altered)
+			return true;
+	return false;
+}
+
 /* Rows were put into its segments by hand, as a restore does: nobody has counted them. */
 void
 queue_delta_restored(QueueState *state)
@@ -382,6 +392,9 @@ apply_delta(const Delta *delta, QueueTime now)
 	queue_count(state, QUEUE_COUNT_CANCELLED, delta->cancelled);
 	queue_count(state, QUEUE_COUNT_DEAD, delta->dead);
 	queue_count(state, QUEUE_COUNT_FAILED, delta->failed);
+	/* What is first now may cost less than what could not be had. */
+	if (state->metered && (delta->added > 0 || delta->cancelled > 0))
+		queue_meter_reopen(state);
 	if (delta->due <= now)
 	{
 		queue_wakeup_work(state, delta->added);
@@ -454,7 +467,11 @@ queue_delta_refuse_prepare(void)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("cannot PREPARE a transaction that has created or dropped a queue")));
-		/* Nobody would be told of the change. */
+		/* Nobody would be told of the change, of any of these. */
+		if (deltas[i].altered)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot PREPARE a transaction that has altered or paused a queue")));
 		if (deltas[i].blocked || deltas[i].unblocked)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -20,6 +20,7 @@ extern QueueState *queue_delta_create(int32 id);
 extern void queue_delta_dropped(QueueState *state);
 extern void queue_delta_database_dropped(Oid database);
 extern void queue_delta_altered(QueueState *state);
+extern bool queue_delta_alters(QueueState *state);
 extern void queue_delta_altered_single(QueueState *state);
 extern void queue_delta_restored(QueueState *state);
 extern void queue_delta_blocked(QueueState *state);

@@ -9,6 +9,7 @@
 #include "access/relation.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "utils/inval.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -149,6 +150,7 @@ claim_from_segment(QueueClaim *claim, BusyPage *busy)
 	}
 	if (claim->by_priority && end != InvalidBlockNumber && wants_more(claim))
 		queue_priority_look_for(claim->visit.segment, claim->priority);
+	claim->saw_busy |= saw_busy < end;
 	if (saw_busy < end && busy->segment == NULL)
 	{
 		busy->segment = claim->visit.segment;
@@ -194,6 +196,9 @@ claim_lanes(QueueClaim *claim, BusyPage *busy)
 	QueueLane	lanes[2] = {QUEUE_LANE_BACKLOG, QUEUE_LANE_TIMED};
 	bool		ok = true;
 
+	TimestampTz head = DT_NOEND;
+	bool		past = false;
+
 	if (claim->request->def->state->timed == 0)
 		return claim_lane(claim, QUEUE_LANE_ANY, PG_INT32_MAX, busy);
 	if (claim->timed_first)
@@ -203,9 +208,16 @@ claim_lanes(QueueClaim *claim, BusyPage *busy)
 	}
 	for (int i = 0; ok && i < 2; i++)
 	{
+		claim->past = false;
+		claim->head = DT_NOEND;
 		ok = claim_lane(claim, lanes[i], claim->patience_of_round, busy);
 		claim->tired |= claim->pages_left <= 0;
+		past |= claim->past;
+		head = Min(head, claim->head);
 	}
+	/* Of both: what is first in one may be later than what is in the other. */
+	claim->past = past;
+	claim->head = head;
 	return ok;
 }
 
@@ -230,8 +242,9 @@ claim_by_priority(QueueClaim *claim, BusyPage *busy)
 		claim->past = false;
 		claim->head = DT_NOEND;
 		claim->looked_at = 0;
+		claim->saw_busy = false;
 		ok = claim_lanes(claim, busy);
-		queue_priority_looked(&turns, claim->looked_at == 0 ? claim->visit.wall : claim->head,
+		queue_priority_looked(&turns, claim->looked_at == 0 && !claim->saw_busy ? claim->visit.wall : claim->head,
 							  claim->past, claim->claimed_count > had);
 		if (claim->closed || claim->claimed_count >= claim->request->wanted ||
 			claim->bytes >= claim->request->max_bytes)
@@ -367,15 +380,28 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	claim->looked_at = 0;
 	claim->ordered = request->def->options.ordered;
 	claim->order.lacks_keys = claim->order.chosen = false;
-	queue_limited_begin(claim);
 	busy.segment = NULL;
 	claim->rounds = 0;
 	claim->timed_first = false;
+	if (!queue_limited_begin(claim))
+	{
+		pfree(claim);
+		return 0;
+	}
 	for (;;)
 	{
 		ok = claim->ordered ? queue_turn_claim(claim) : claim_round(claim, &busy);
 		if (claim->claimed_count > 0 || !ok)
 			break;
+		if (claim->stale)
+		{
+			CHECK_FOR_INTERRUPTS();
+			/* The definition that is in force is read in its place. */
+			AcceptInvalidationMessages();
+			if (queue_catalog_get(request->def->view) == NULL || !queue_limited_begin(claim))
+				break;
+			continue;
+		}
 		if (claim->closed)
 		{
 			claim->closed = false;

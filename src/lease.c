@@ -462,6 +462,8 @@ unsettle_locked(QueueSlot *slot, uint64 word)
 				return;
 			}
 			queue_lease_lower(slot, slot->deadline);
+			if (slot->metered)
+				queue_meter_look_by(state, queue_slot_meters(slot), slot->deadline);
 			break;
 		default:
 			if (gone)

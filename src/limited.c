@@ -11,6 +11,7 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 
+#include "delta.h"
 #include "guc.h"
 #include "lease.h"
 #include "limited.h"
@@ -45,6 +46,7 @@ static void
 adopt_leases(const QueueMetering *metering)
 {
 	uint32		queue = queue_state_index(metering->state);
+	QueueTime	soon = queue_clock_now() + queue_recheck_interval * INT64CONST(1000);
 
 	for (uint32 i = 0; i < queue_slot_count(); i++)
 	{
@@ -60,8 +62,9 @@ adopt_leases(const QueueMetering *metering)
 		state = QUEUE_SLOT_STATE(word);
 		if (state == QUEUE_SLOT_SETTLING)
 			state = QUEUE_SLOT_STATE(slot->prior);
-		if (state == QUEUE_SLOT_LEASED && slot->queue == queue && !slot->metered)
-			slot->metered = queue_meter_adopt(metering, hash_consumer(slot->consumer), slot->deadline,
+		if (state == QUEUE_SLOT_LEASED && slot->queue == queue)
+			slot->metered = queue_meter_adopt(metering, hash_consumer(slot->consumer), slot->metered,
+											  word & QUEUE_SLOT_PREPARED ? soon : slot->deadline,
 											  queue_slot_meters(slot));
 		queue_slot_unlock(slot, word);
 	}
@@ -84,8 +87,11 @@ look_at_all(QueueState *state)
 	}
 }
 
-/* Have the limits in force that the claim's definition has. */
-void
+/*
+ * Have the limits in force that the claim's definition has. False: our own
+ * transaction changes them, so nobody knows yet what may be had.
+ */
+bool
 queue_limited_begin(QueueClaim *claim)
 {
 	QueueDef   *def = claim->request->def;
@@ -93,9 +99,11 @@ queue_limited_begin(QueueClaim *claim)
 	QueueMetering *metering = &claim->metering;
 
 	claim->metered = def->limits.any || def->options.fair_share;
-	claim->closed = false;
+	claim->closed = claim->stale = false;
 	if (!claim->metered && !state->metered && queue_meter_is_known(state, def->version))
-		return;
+		return true;
+	if ((claim->metered || state->metered) && queue_delta_alters(state))
+		return false;
 	metering->state = state;
 	metering->limits = &def->limits;
 	metering->fair = def->options.fair_share;
@@ -103,7 +111,7 @@ queue_limited_begin(QueueClaim *claim)
 	metering->only = hash_key(claim->request->key);
 	metering->now = queue_clock_now();
 	if (queue_meter_is_known(state, def->version))
-		return;
+		return true;
 	if (claim->metered || state->metered)
 	{
 		/* One at a time, and nobody claims under them before all is counted. */
@@ -121,6 +129,7 @@ queue_limited_begin(QueueClaim *claim)
 	}
 	else
 		queue_meter_set_known(state, def->version);
+	return true;
 }
 
 /* ---- keys that have room ---- */
@@ -187,16 +196,19 @@ bool
 queue_limited_make_room(QueueClaim *claim)
 {
 	QueueMetering *metering = &claim->metering;
-	uint32		queue = queue_state_index(metering->state);
+	uint32		queue;
 	QueueTime	now = queue_clock_now();
 	QueueTime	of_queue = QUEUE_TIME_NEVER;
 	QueueTime	of_consumer = QUEUE_TIME_NEVER;
 	bool		ended = false;
 
-	metering->now = now;
-	if (!claim->metered || !queue_meter_is_overdue(metering))
+	if (!claim->metered)
 		return false;
-	queue_meter_set_expiry(metering, QUEUE_TIME_NEVER, QUEUE_TIME_NEVER);
+	metering->now = now;
+	queue = queue_state_index(metering->state);
+	if (!queue_meter_is_overdue(metering))
+		return false;
+	queue_meter_forget_expiry(metering);
 	for (uint32 i = 0; i < queue_slot_count(); i++)
 	{
 		QueueSlot  *slot = queue_slot(i);
@@ -210,6 +222,9 @@ queue_limited_make_room(QueueClaim *claim)
 			ended |= queue_lease_resolve_prepared(slot);
 			due = now + queue_recheck_interval * INT64CONST(1000);
 		}
+		/* Its end tells: a commit by itself, a rollback by what it brings back. */
+		else if (QUEUE_SLOT_STATE(word) == QUEUE_SLOT_SETTLING)
+			continue;
 		else if (queue_lease_expire(slot, QUEUE_SLOT_SEQUENCE(word), now))
 		{
 			ended = true;
@@ -221,7 +236,7 @@ queue_limited_make_room(QueueClaim *claim)
 		if (queue_slot_meters(slot)->hashes[QUEUE_LIMIT_CONSUMER] == metering->consumer)
 			of_consumer = Min(of_consumer, due);
 	}
-	queue_meter_set_expiry(metering, of_queue, of_consumer);
+	queue_meter_lower_expiry(metering, of_queue, of_consumer);
 	queue_wakeup_work(metering->state, 1);
 	return ended;
 }

@@ -7,7 +7,7 @@
 
 #include "claim.h"
 
-extern void queue_limited_begin(QueueClaim *claim);
+extern bool queue_limited_begin(QueueClaim *claim);
 extern int	queue_limited_offer(QueueClaim *claim, int most);
 extern bool queue_limited_make_room(QueueClaim *claim);
 

@@ -39,7 +39,7 @@ typedef struct QueueMeter
 	uint32		held;			/* leases */
 	double		tokens;
 	QueueTime	refilled;
-	QueueTime	expires;		/* no lease of it runs out before, but for one that was extended */
+	QueueTime	expires;		/* no lease of it runs out before, of a queue's or consumer's */
 	double		credit;			/* messages it may have before the next one's turn */
 	bool		refused;		/* the last one that asked */
 
@@ -491,6 +491,13 @@ queue_meter_is_known(QueueState *state, uint32 version)
 	return (int32) (version + 1 - pg_atomic_read_u32(&state->meters_version)) <= 0;
 }
 
+/* Whether just these are, and no later ones. */
+bool
+queue_meter_is_in_force(QueueState *state, uint32 version)
+{
+	return pg_atomic_read_u32(&state->meters_version) == version + 1;
+}
+
 /*
  * Other limits are to be in force: what waits is forgotten, and from now on no lease
  * goes uncounted. The caller has the queue's turn. He has all pages looked at,
@@ -507,6 +514,8 @@ queue_meter_begin(const QueueMetering *metering)
 		if (all[i].queue == queue)
 			drop_waiting(state, &all[i]);
 	state->metered = metering->limits->any || metering->fair;
+	/* None are in force until all is counted, so nobody takes anything. */
+	pg_atomic_write_u32(&state->meters_version, 0);
 	unlock(state);
 }
 
@@ -537,6 +546,15 @@ static const QueueLimit no_limit = {.in_flight = -1};
 /* How long a queue stays closed for which there is no meter, us. */
 #define NO_METER_PAUSE 1000000
 
+/* What limits one of a scope; keys of ordered queues have none, whatever was restored. */
+static const QueueLimit *
+limit_in(const QueueMetering *metering, QueueLimitScope scope, uint64 hash)
+{
+	if (scope == QUEUE_LIMIT_KEY && (hash == QUEUE_METER_NO_KEY || metering->state->ordered))
+		return &no_limit;
+	return queue_limit_of(metering->limits, scope, hash);
+}
+
 /* Find the meters that a message has to be counted on. */
 static QueueMeterVerdict
 find_meters(const QueueMetering *metering, uint64 key, double cost, QueuePosition position,
@@ -549,8 +567,7 @@ find_meters(const QueueMetering *metering, uint64 key, double cost, QueuePositio
 	hashes[QUEUE_LIMIT_KEY] = key;
 	for (int scope = 0; scope < QUEUE_LIMIT_SCOPES; scope++)
 	{
-		const QueueLimit *limit = scope == QUEUE_LIMIT_KEY && key == QUEUE_METER_NO_KEY
-			? &no_limit : queue_limit_of(metering->limits, scope, hashes[scope]);
+		const QueueLimit *limit = limit_in(metering, scope, hashes[scope]);
 		bool		fair = scope == QUEUE_LIMIT_KEY && metering->fair;
 		QueueMeter *meter;
 
@@ -653,33 +670,37 @@ queue_meter_knows(QueueState *state, uint64 key, QueuePosition position)
 }
 
 /*
- * Count a lease that was given before there was a limit; its key is not known.
- * Returns whether anything counts it.
+ * Count a lease on limits of the queue and its consumer that there were not when it
+ * was given; if nothing counted it, its key is not known. Returns whether anything
+ * counts it now.
  */
 bool
-queue_meter_adopt(const QueueMetering *metering, uint64 consumer, QueueTime deadline, QueueMeters *meters)
+queue_meter_adopt(const QueueMetering *metering, uint64 consumer, bool counted, QueueTime deadline,
+				  QueueMeters *meters)
 {
 	QueueState *state = metering->state;
-	bool		counted = false;
 
+	if (!counted)
+	{
+		memset(meters->on, 0, sizeof(meters->on));
+		meters->hashes[QUEUE_LIMIT_KEY] = QUEUE_METER_NO_KEY;
+	}
 	meters->hashes[QUEUE_LIMIT_QUEUE] = 0;
 	meters->hashes[QUEUE_LIMIT_CONSUMER] = consumer;
-	meters->on[QUEUE_LIMIT_KEY] = false;
 	lock(state);
 	for (int scope = 0; scope < QUEUE_LIMIT_KEY; scope++)
 	{
 		const QueueLimit *limit = queue_limit_of(metering->limits, scope, meters->hashes[scope]);
 		QueueMeter *meter = queue_limit_is_none(limit) ? NULL : get(metering, scope, meters->hashes[scope], limit);
 
-		meters->on[scope] = meter != NULL;
 		if (meter == NULL)
 			continue;
-		counted = true;
-		meter->held++;
+		meter->held += !meters->on[scope];
 		meter->expires = Min(meter->expires, deadline);
+		meters->on[scope] = true;
 	}
 	unlock(state);
-	return counted;
+	return meters->on[QUEUE_LIMIT_QUEUE] || meters->on[QUEUE_LIMIT_CONSUMER] || meters->on[QUEUE_LIMIT_KEY];
 }
 
 /*
@@ -687,29 +708,33 @@ queue_meter_adopt(const QueueMetering *metering, uint64 consumer, QueueTime dead
  * more.
  */
 bool
-queue_meter_again(QueueState *state, QueueMeters *meters, bool *counted)
+queue_meter_again(const QueueMetering *metering, QueueTime deadline, QueueMeters *meters, bool *counted)
 {
-	uint32		queue = queue_state_index(state);
+	QueueState *state = metering->state;
+	QueueMeter *found[QUEUE_LIMIT_SCOPES] = {NULL};
 	bool		room = true;
 
-	*counted = false;
 	lock(state);
 	for (int scope = 0; scope < QUEUE_LIMIT_SCOPES && room; scope++)
 	{
-		QueueMeter *meter = meters->on[scope] ? find(queue, meters->hashes[scope]) : NULL;
+		const QueueLimit *limit = limit_in(metering, scope, meters->hashes[scope]);
+		QueueMeter *meter = queue_limit_is_none(limit) ? NULL : get(metering, scope, meters->hashes[scope], limit);
 
 		room = meter == NULL || has_lease(meter);
-	}
-	for (int scope = 0; scope < QUEUE_LIMIT_SCOPES && room; scope++)
-	{
-		QueueMeter *meter = meters->on[scope] ? find(queue, meters->hashes[scope]) : NULL;
-
-		/* One that was forgotten had nothing to count. */
-		meters->on[scope] = meter != NULL;
-		if (meter == NULL)
+		if (meter == NULL || !room)
 			continue;
 		meter->held++;
-		*counted = true;
+		found[scope] = meter;
+	}
+	*counted = false;
+	for (int scope = 0; scope < QUEUE_LIMIT_SCOPES; scope++)
+	{
+		meters->on[scope] = room && found[scope];
+		*counted |= meters->on[scope];
+		if (found[scope] && !room)
+			found[scope]->held--;
+		else if (found[scope])
+			found[scope]->expires = Min(found[scope]->expires, deadline);
 	}
 	unlock(state);
 	return room;
@@ -738,8 +763,9 @@ queue_meter_end(QueueState *state, QueueMeters *meters)
 		if (scope == QUEUE_LIMIT_QUEUE && meter->limit.in_flight >= 0)
 			pg_atomic_write_u64(&state->meters_closed, 0);
 		wake |= meter->refused;
+		/* Who sleeps does not know of the time either when it has tokens again. */
 		if (scope == QUEUE_LIMIT_KEY)
-			wake |= arrange(state, meter, 1);
+			wake |= arrange(state, meter, 1) || meter->timed;
 		if (meter->held == 0 && meter->limit.rate == 0 && is_idle(meter, meter->refilled))
 			forget(meter);
 	}
@@ -893,12 +919,9 @@ queue_meter_is_overdue(const QueueMetering *metering)
 	return overdue;
 }
 
-/*
- * Somebody looks at all leases: what runs out next is not known until he says so
- * (QUEUE_TIME_NEVER), but for leases that are given meanwhile.
- */
-void
-queue_meter_set_expiry(const QueueMetering *metering, QueueTime of_queue, QueueTime of_consumer)
+/* When leases run out that count on the meter of the queue and of the consumer: no later than these. */
+static void
+set_expiry(const QueueMetering *metering, bool forget, QueueTime of_queue, QueueTime of_consumer)
 {
 	QueueState *state = metering->state;
 	uint64		hashes[] = {0, metering->consumer};
@@ -910,8 +933,33 @@ queue_meter_set_expiry(const QueueMetering *metering, QueueTime of_queue, QueueT
 		QueueMeter *meter = find(queue_state_index(state), hashes[i]);
 
 		if (meter)
-			meter->expires = times[i] == QUEUE_TIME_NEVER ? times[i] : Min(meter->expires, times[i]);
+			meter->expires = forget ? QUEUE_TIME_NEVER : Min(meter->expires, times[i]);
 	}
+	pg_atomic_write_u64(&state->meters_closed, 0);
+	unlock(state);
+}
+
+/*
+ * Somebody begins to look at all leases: what runs out next is not known until he
+ * says so, but for leases that are given meanwhile.
+ */
+void
+queue_meter_forget_expiry(const QueueMetering *metering)
+{
+	set_expiry(metering, true, QUEUE_TIME_NEVER, QUEUE_TIME_NEVER);
+}
+
+void
+queue_meter_lower_expiry(const QueueMetering *metering, QueueTime of_queue, QueueTime of_consumer)
+{
+	set_expiry(metering, false, of_queue, of_consumer);
+}
+
+/* Something has changed because of which a claim may find what it could not have. */
+void
+queue_meter_reopen(QueueState *state)
+{
+	lock(state);
 	pg_atomic_write_u64(&state->meters_closed, 0);
 	unlock(state);
 }

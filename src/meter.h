@@ -57,21 +57,24 @@ typedef struct QueueMeterReading
 extern const QueueShmemPart queue_meter_shmem;
 
 extern bool queue_meter_is_known(QueueState *state, uint32 version);
+extern bool queue_meter_is_in_force(QueueState *state, uint32 version);
 extern void queue_meter_begin(const QueueMetering *metering);
 extern void queue_meter_set_known(QueueState *state, uint32 version);
 extern QueueMeterVerdict queue_meter_take(const QueueMetering *metering, uint64 key, double cost,
 										  QueuePosition position, QueueTime deadline, QueueMeters *meters);
 extern bool queue_meter_knows(QueueState *state, uint64 key, QueuePosition position);
-extern bool queue_meter_adopt(const QueueMetering *metering, uint64 consumer, QueueTime deadline,
+extern bool queue_meter_adopt(const QueueMetering *metering, uint64 consumer, bool counted, QueueTime deadline,
 							  QueueMeters *meters);
-extern bool queue_meter_again(QueueState *state, QueueMeters *meters, bool *counted);
+extern bool queue_meter_again(const QueueMetering *metering, QueueTime deadline, QueueMeters *meters, bool *counted);
 extern bool queue_meter_end(QueueState *state, QueueMeters *meters);
 extern void queue_meter_look_by(QueueState *state, QueueMeters *meters, QueueTime when);
 extern bool queue_meter_offer(const QueueMetering *metering, QueueOffer *offer);
 extern bool queue_meter_advance(QueueState *state, const QueueOffer *offer, QueuePosition next);
 extern QueueTime queue_meter_due(QueueState *state, QueueTime due);
 extern bool queue_meter_is_overdue(const QueueMetering *metering);
-extern void queue_meter_set_expiry(const QueueMetering *metering, QueueTime of_queue, QueueTime of_consumer);
+extern void queue_meter_forget_expiry(const QueueMetering *metering);
+extern void queue_meter_lower_expiry(const QueueMetering *metering, QueueTime of_queue, QueueTime of_consumer);
+extern void queue_meter_reopen(QueueState *state);
 extern void queue_meter_forget_queue(QueueState *state);
 extern void queue_meter_read(QueueState *state, uint64 hash, const QueueLimit *limit, QueueMeterReading *reading);
 extern int64 queue_meter_count_waiting(QueueState *state, QueueLimitScope scope);

@@ -401,6 +401,15 @@ queue_settle_release(const pg_uuid_t *receipt, int64 delay)
 	return status;
 }
 
+/* Whether the limits have room for a locked slot whose lease had run out; if so it counts again. */
+static bool
+has_room_again(QueueDef *def, QueueSlot *slot)
+{
+	QueueMetering metering = {.state = def->state,.limits = &def->limits,.now = queue_clock_now()};
+
+	return queue_meter_again(&metering, slot->deadline, queue_slot_meters(slot), &slot->metered);
+}
+
 /*
  * New deadline: now + lease, not beyond what the queue allows from the dequeue
  * on. A late one takes its failure back, which nobody has written yet; of an
@@ -425,7 +434,9 @@ queue_settle_extend(const pg_uuid_t *receipt, int64 lease, TimestampTz *deadline
 	/* Raising its due is the next visitor's business; lowering is ours. */
 	queue_lease_lower(slot, slot->deadline);
 	leased = queue_slot_word(facts.word, QUEUE_SLOT_LEASED, 0);
-	if (late && !queue_meter_again(def->state, queue_slot_meters(slot), &slot->metered))
+	if (slot->metered)
+		queue_meter_look_by(def->state, queue_slot_meters(slot), slot->deadline);
+	if (late && def->state->metered && !has_room_again(def, slot))
 	{
 		queue_slot_unlock(slot, facts.word);
 		queue_single_let_go(def);

@@ -41,7 +41,7 @@ CREATE TABLE queue._blocked_key (
 -- What limits a queue: of all (scope queue), of each consumer or key, or of one by name, which stands there behind a "=".
 CREATE TABLE queue._limit (
     queue     int,
-    scope     text,
+    scope     text CHECK (scope IN ('queue', 'consumer', 'key')),
     name      text,
     in_flight int,
     rate      float8,

@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use QueueTest;
 use Test::More;
 
-my $node = new_node('main', conf => "queue.reclaim_delay = 0\nqueue.worker_interval = '100ms'");
+my $node = new_node('main', conf => "queue.reclaim_delay = 0\nqueue.worker_interval = '100ms'\nmax_prepared_transactions = 2");
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION queue');
 ok(await_worker($node, 'postgres', 1), 'the worker runs');
@@ -86,6 +86,17 @@ $node->stop('immediate');
 $node->start;
 ok($node->poll_query_until('postgres', q{SELECT exact FROM queue.stats WHERE queue = 'crash'}), 'all is counted after a crash');
 is(main::pop('crash', 10), '9:9 8:8 7:7 6:6 5:5 4:4 3:3 2:2 1:1 0:0', 'all come in order after a crash');
+
+# ----- others than the first row of a segment tells, before all is counted
+
+query(q{SELECT queue.create('first', '{"priority_mode": "strict"}')});
+query(q{SELECT queue.enqueue('first', '"nine"', priority => 9) FROM generate_series(1, 2)});
+query(q{SELECT queue.enqueue('first', to_jsonb(n)) FROM generate_series(1, 20) n});
+query(q{BEGIN; SELECT queue.enqueue('first', '"open"'); PREPARE TRANSACTION 'uncounted'});
+$node->stop('immediate');
+$node->start;
+is(query(q{SELECT count(*) FROM queue.pop('first', 100)}), '22', 'all of a queue can be had before it is counted');
+query(q{ROLLBACK PREPARED 'uncounted'});
 
 # ----- without a segment of their own
 

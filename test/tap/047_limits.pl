@@ -186,6 +186,41 @@ query(q{COMMIT PREPARED 'p'});
 ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM queue.dequeue('stuck', 1, '1 h', options => '{"consumer": "me"}')}),
 	'until it has committed');
 
+# ----- limits come into force for what is there, whatever counted it before
+
+query(q{
+	SELECT queue.create('later', '{"max_attempts": 0, "backoff": "none"}');
+	SELECT count(queue.enqueue('later', to_jsonb(n), key => 'k' || n)) FROM generate_series(1, 30) n;
+});
+query(q{SELECT queue.limit('later', 'key', in_flight => 1)});
+is(query(q{SELECT count(*) FROM queue.dequeue('later', 10, '1 h')}), '10', 'ten are had under a limit of keys');
+query(q{SELECT queue.limit('later', 'queue', in_flight => 5)});
+is(query(q{SELECT count(*) FROM queue.dequeue('later', 10, '1 h')}), '0', 'and count when the queue is limited');
+is(query(q{SELECT leased FROM queue.limits WHERE queue = 'later' AND scope = 'queue'}), '10', 'all of them');
+is(sqlstate($node, q{BEGIN; SELECT queue.limit('later', 'queue'); PREPARE TRANSACTION 'later'}), '0A000',
+	'a limit is not changed by a prepared transaction');
+is(query(q{BEGIN; SELECT queue.limit('later', 'queue'); SELECT count(*) FROM queue.dequeue('later', 10, '1 h'); ROLLBACK}) =~ s/\s//gr, '0',
+	'who changes limits gets nothing before that is committed');
+
+# ----- a lease that had run out counts again when it is extended, and so does its deadline
+
+query(q{
+	SELECT queue.create('again', '{"max_attempts": 0, "backoff": "fixed", "backoff_base": "1 h"}');
+	SELECT queue.limit('again', 'queue', in_flight => 1);
+	SELECT count(queue.enqueue('again', to_jsonb(n))) FROM generate_series(1, 3) n;
+});
+query(q{ALTER SYSTEM SET queue.worker_interval = '10min'; SELECT pg_reload_conf()});
+my $late = query(q{SELECT receipt FROM queue.dequeue('again', 1, '1 s')});
+query(q{BEGIN; SELECT queue.clock_advance('2 s'); SELECT count(*) FROM queue.stats; COMMIT});
+my $extended = sqlstate($node, qq{SELECT queue.extend('$late', '1 h')});
+SKIP:
+{
+	skip 'the worker was quicker', 2 if $extended eq 'QU001';
+	is(query(q{SELECT count(*) FROM queue.dequeue('again', 5, '1 h')}), '0', 'there is no room beside it');
+	is(query(q{SELECT leased FROM queue.limits WHERE queue = 'again'}), '1', 'it is counted');
+}
+query(q{ALTER SYSTEM RESET queue.worker_interval; SELECT pg_reload_conf()});
+
 # ----- limits outlive a restart and a dump
 
 $node->restart;
