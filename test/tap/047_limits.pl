@@ -207,19 +207,22 @@ is(query(q{BEGIN; SELECT queue.limit('later', 'queue'); SELECT count(*) FROM que
 query(q{
 	SELECT queue.create('again', '{"max_attempts": 0, "backoff": "fixed", "backoff_base": "1 h"}');
 	SELECT queue.limit('again', 'queue', in_flight => 1);
-	SELECT count(queue.enqueue('again', to_jsonb(n))) FROM generate_series(1, 3) n;
+	SELECT queue.enqueue('again', '1');
 });
-query(q{ALTER SYSTEM SET queue.worker_interval = '10min'; SELECT pg_reload_conf()});
-my $late = query(q{SELECT receipt FROM queue.dequeue('again', 1, '1 s')});
-query(q{BEGIN; SELECT queue.clock_advance('2 s'); SELECT count(*) FROM queue.stats; COMMIT});
-my $extended = sqlstate($node, qq{SELECT queue.extend('$late', '1 h')});
-SKIP:
+# The failure is in the slot from the dequeue on; the worker may be quicker than the extend, then once more.
+my $extended;
+for (1 .. 50)
 {
-	skip 'the worker was quicker', 2 if $extended eq 'QU001';
-	is(query(q{SELECT count(*) FROM queue.dequeue('again', 5, '1 h')}), '0', 'there is no room beside it');
-	is(query(q{SELECT leased FROM queue.limits WHERE queue = 'again'}), '1', 'it is counted');
+	my $late = query(q{SELECT receipt FROM queue.dequeue('again', 1, '1 s')});
+
+	$extended = sqlstate($node, qq{SELECT queue.clock_advance('2 s') \\; SELECT count(*) FROM queue.dequeue('again', 5, '1 h') \\; SELECT queue.extend('$late', '1 h');});
+	last if $extended eq '00000';
+	query(q{SELECT queue.clock_advance('2 h')});
 }
-query(q{ALTER SYSTEM RESET queue.worker_interval; SELECT pg_reload_conf()});
+is($extended, '00000', 'a lease that had run out is extended');
+query(q{SELECT count(queue.enqueue('again', to_jsonb(n))) FROM generate_series(2, 3) n});
+is(query(q{SELECT leased FROM queue.limits WHERE queue = 'again'}), '1', 'it is counted');
+is(query(q{SELECT count(*) FROM queue.dequeue('again', 5, '1 h')}), '0', 'there is no room beside it');
 
 # ----- limits outlive a restart and a dump
 
