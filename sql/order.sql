@@ -270,6 +270,17 @@ SELECT take(100);
 SELECT queue.ack(receipt('a1'));
 SELECT * FROM dead('a2');
 SELECT queue.purge('o_dead');
+-- the key forgets what was known of a message that had come back
+SELECT send('a1', 'a2', 'a3');
+SELECT take(100);
+SELECT queue.nack(receipt('a3'));
+SELECT queue.reject(receipt('a1'));
+SELECT send('a4');
+CALL buried();
+SELECT take(100);
+SELECT queue.ack(receipt('a4'));
+SELECT payload, reason FROM dead('a1');
+SELECT queue.purge('o_dead');
 -- by a lease that runs out
 SELECT queue.alter('o', '{"max_attempts": 1}');
 SELECT send('a1', 'a2', 'a3', 'b1');
