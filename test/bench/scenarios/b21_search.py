@@ -7,8 +7,7 @@ rounds for at most five times the time of a measurement, 1000 at most; the
 tables are vacuumed and analyzed before. pgmq cancels by delete(), and SKIP LOCKED
 by DELETE, both through an index; the SKIP LOCKED table has no delays.
 
-An urgent message behind others that are not is not measured: priorities are
-not built yet."""
+An urgent message behind others that are not is in B24."""
 
 import random
 import time

@@ -10,7 +10,14 @@ after the other in each repetition. Counted is what was acked.
 them come 99 keys with 100 each; 8 clients pop 2,000 messages, one at a time, and the
 index is that of the numbers by key: (sum)^2 / (keys x sum of squares); 1 is even,
 0.01 is all of one key. *First of a quiet key*: how many messages of others came
-before the first of the key that came last, in rounds of 100; 1 is the best there is."""
+before the first of the key that came last, in rounds of 100; 1 is the best there is.
+
+*Urgent*: one message of priority 9 is enqueued and then dequeued, by one client, 300 times,
+behind a million messages without one that are ready (a twentieth), and in an empty queue;
+the time of the dequeue."""
+
+import statistics
+import time
 
 from results import Goal
 
@@ -30,6 +37,7 @@ COLUMNS = ["rate"]
 TABLE = (list(LINES), COLUMNS)
 UNITS = "messages a second"
 METRICS = {f"{line} rate": f"{line}, messages/s" for line in LINES}
+METRICS |= {f"urgent, {where}": f"dequeue of an urgent message, {where}, p50, us" for where in ("behind others", "alone")}
 METRICS |= {"jain": "Jain's index of 100 keys, one of which has far more", "first": "first message of the last key, in rounds"}
 GOALS = [
     Goal("priorities, beside plain", ("queue", "priorities rate"), ">=", 0.9, ("queue", "plain rate")),
@@ -39,6 +47,8 @@ GOALS = [
     Goal("fair share of 10,000 keys, beside plain", ("queue", "fair, 10,000 keys rate"), ">=", 0.5, ("queue", "plain rate"),
          shown=True),
     Goal("Jain's index of fair share", ("queue", "jain"), ">=", 0.99),
+    Goal("an urgent message behind a million, beside one alone", ("queue", "urgent, behind others"), "<=", 2,
+         ("queue", "urgent, alone")),
     Goal("rounds before a quiet key's first", ("queue", "first"), "<=", 2),
 ]
 CLIENTS = 8
@@ -73,6 +83,8 @@ def measure(contender, turn):
             index, first = shares(turn, contender, share)
             turn.add(repetition, contender, "jain", index, "index", CLIENTS)
             turn.add(repetition, contender, "first", first, "rounds", CLIENTS)
+            for where, thousands in (("behind others", 1000 // share), ("alone", 0)):
+                turn.add(repetition, contender, f"urgent, {where}", urgent(server, contender, thousands), "us", 1)
     finally:
         for name in names().values():
             server.execute(f"SELECT queue.drop('{name}', true)")
@@ -98,6 +110,26 @@ SELECT queue.ack(:receipt);
     if turn.server.value("SELECT ready FROM queue.stats WHERE queue = %s", name) == 0:
         raise RuntimeError(f"{name} was drained to the ground")
     return (turn.server.value("SELECT total_acked FROM queue.stats WHERE queue = %s", name) - before) / load.seconds
+
+
+def urgent(server, contender, thousands):
+    """The median time in which an urgent message is leased, us."""
+    times = []
+    server.execute("SELECT queue.create('bench_urgent')")
+    try:
+        if thousands:
+            fill(server, contender, "bench_urgent", "n", thousands)
+        for _ in range(300):
+            server.rows("SELECT queue.enqueue('bench_urgent', %s::jsonb, priority => 9)", contender.payload)
+            began = time.perf_counter()
+            priority, receipt = server.rows("SELECT priority, receipt::text FROM queue.dequeue('bench_urgent')")[0]
+            times.append((time.perf_counter() - began) * 1e6)
+            if priority != 9:
+                raise RuntimeError("another message came before the urgent one")
+            server.rows("SELECT queue.ack(%s)", receipt)
+        return statistics.median(times)
+    finally:
+        server.execute("SELECT queue.drop('bench_urgent', true)")
 
 
 def shares(turn, contender, share):
