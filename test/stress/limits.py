@@ -10,7 +10,8 @@ crash. What was taken by pop, or while the clock was moved, is left out.
 
 A message waits from its commit until somebody touches it. With aging those come after
 it whose time of enqueue, less the step for each priority, is later; where keys take turns,
-so many of another key may be delivered as of its own. Calls side by side pass over
+so many of another key may be delivered as of its own. It is judged up to the next crash: after that
+its priority is known for certain only when the worker has counted. Calls side by side pass over
 what another one has in hand, so a few more are allowed.
 """
 
@@ -80,6 +81,7 @@ class LimitLaws:
                 continue
             touched = min([delivery.t0 for delivery in message.deliveries] +
                           [cancel.t0 for cancel in message.touches], default=INFINITY)
+            touched = min([touched] + [crash["t0"] for crash in self.crashes if crash["t1"] > op.ended])
             queue = op.record["q"]
             among = slice(bisect.bisect(begins[queue], op.ended + MARGIN) if queue in begins else 0,
                           bisect.bisect(begins.get(queue, ()), touched - MARGIN))
