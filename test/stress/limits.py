@@ -23,6 +23,9 @@ from facts import COMMIT, INFINITY, MARGIN
 # So many may overtake a message: some calls of forty.
 OVERTAKEN = 100
 
+# Times of enqueue are compared of messages no older than that: only if no clock was moved.
+OLDEST = 30.0
+
 # The priority of a message that has none.
 USUAL = 4
 
@@ -87,10 +90,18 @@ class LimitLaws:
                           bisect.bisect(begins.get(queue, ()), touched - MARGIN))
             others = [delivery for _, delivery in delivered[queue][among] if self.could_see(delivery.op, op)]
             self.counts["messages that waited judged"] += 1
+            if options.get("aging") and self.clock_moved(op.t0 - OLDEST, touched):
+                continue
             if options.get("aging"):
                 self.check_aging(message, others, options["aging"])
             else:
                 self.check_turns(message, others)
+
+    def clock_moved(self, begin, end):
+        """Whether the server's wall clock may have been moved, or set back by a crash."""
+        moves = [(self.clock.early(t0), self.clock.late(t1)) for t0, t1, _, _ in self.clock.moves]
+        moves += [(crash["t0"], crash["t1"]) for crash in self.crashes] if self.clock.moves else []
+        return any(t1 >= begin - MARGIN and t0 <= end + MARGIN for t0, t1 in moves)
 
     def could_see(self, op, enqueue):
         """Whether a call's snapshot is surely of after a commit."""
