@@ -251,19 +251,6 @@ queue_delta_forget(void)
 	dropped_database = InvalidOid;
 }
 
-/* Have all pages of a queue looked at. */
-static void
-lower_queue(QueueState *state)
-{
-	uint64		position = 0;
-	QueueSegment *segment;
-	uint32		generation;
-
-	while (queue_ring_next(state, &position, QUEUE_TIME_NEVER, &segment, &generation))
-		if (pg_atomic_read_u32(&segment->pages) > 0)
-			queue_map_lower_range(segment, 0, pg_atomic_read_u32(&segment->pages) - 1, 0);
-}
-
 /* A large transaction has an entry for each segment. */
 static bool
 is_first_of_queue(int delta)
@@ -284,7 +271,7 @@ queue_delta_lower_touched(QueueTime at)
 	{
 		/* Of what a restore wrote no page was noted. */
 		if (deltas[i].restored || (!all_known && is_first_of_queue(i)))
-			lower_queue(deltas[i].state);
+			queue_ring_lower(deltas[i].state);
 	}
 }
 

@@ -140,10 +140,20 @@ queue_limit_read(Oid table, Oid index, int32 id, QueueLimits *limits)
 	limits->named = NULL;
 	queue_limit_forget(limits);
 	ScanKeyInit(&key, LIMIT_QUEUE, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
-	scan = systable_beginscan(rel, index, true, NULL, 1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		see_row(rel, tuple, limits);
-	systable_endscan(scan);
+	PG_TRY();
+	{
+		scan = systable_beginscan(rel, index, true, NULL, 1, &key);
+		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+			see_row(rel, tuple, limits);
+		systable_endscan(scan);
+	}
+	PG_CATCH();
+	{
+		/* What has names outlives the transaction. */
+		queue_limit_forget(limits);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	table_close(rel, AccessShareLock);
 }
 

@@ -70,23 +70,6 @@ adopt_leases(const QueueMetering *metering)
 	}
 }
 
-/* All that was passed over for a limit that is no more, or another, is looked at. */
-static void
-look_at_all(QueueState *state)
-{
-	uint64		position = 0;
-	QueueSegment *segment;
-	uint32		generation;
-
-	while (queue_ring_next(state, &position, QUEUE_TIME_NEVER, &segment, &generation))
-	{
-		uint32		pages = pg_atomic_read_u32(&segment->pages);
-
-		if (pages > 0)
-			queue_map_lower_range(segment, 0, pages - 1, 0);
-	}
-}
-
 /*
  * Have the limits in force that the claim's definition has. False: our own
  * transaction changes them, so nobody knows yet what may be had.
@@ -122,7 +105,8 @@ queue_limited_begin(QueueClaim *claim)
 			pg_memory_barrier();
 			if (claim->metered)
 				adopt_leases(metering);
-			look_at_all(state);
+			/* What was passed over for a limit that is no more, or another. */
+			queue_ring_lower(state);
 			queue_meter_set_known(state, def->version);
 		}
 		queue_key_give_turn();

@@ -543,6 +543,19 @@ queue_ring_next(QueueState *state, uint64 *position, QueueTime now,
 	return queue_ring_next_in(state, QUEUE_LANE_ANY, position, now, segment, generation);
 }
 
+/* Have all pages of the queue looked at. For callbacks: cannot fail. */
+void
+queue_ring_lower(QueueState *state)
+{
+	uint64		position = 0;
+	QueueSegment *segment;
+	uint32		generation;
+
+	while (queue_ring_next(state, &position, QUEUE_TIME_NEVER, &segment, &generation))
+		if (pg_atomic_read_u32(&segment->pages) > 0)
+			queue_map_lower_range(segment, 0, pg_atomic_read_u32(&segment->pages) - 1, 0);
+}
+
 /* The earliest time at which anything in the queue is worth a look. */
 QueueTime
 queue_ring_due(QueueState *state)

@@ -29,6 +29,7 @@ extern bool queue_ring_next_of(QueueState *state, QueueLane lane, uint32 priorit
 							   QueueTime now, QueueSegment **segment, uint32 *generation);
 extern bool queue_ring_next(QueueState *state, uint64 *position, QueueTime now,
 							QueueSegment **segment, uint32 *generation);
+extern void queue_ring_lower(QueueState *state);
 extern QueueTime queue_ring_due(QueueState *state);
 extern void queue_ring_advance(QueueState *state, QueueSegment *full);
 extern void queue_ring_reuse(QueueState *state, QueueSegment *emptied);

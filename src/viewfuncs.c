@@ -550,43 +550,32 @@ how_full(uint32 used, uint32 all)
 }
 
 static void
-check_slots(ReturnSetInfo *result)
+put_usage(ReturnSetInfo *result, const char *check, uint32 used, uint32 all, const char *what, const char *hint)
 {
-	uint32		all = queue_slot_count();
-	uint32		used = all - queue_slot_free_count();
 	const char *status = how_full(used, all);
 
-	put_health(result, "lease_slots", status, psprintf("%u of %u", used, all),
-			   "Messages that are leased, being settled, or wait for their failure to be written.",
-			   strcmp(status, "ok") == 0 ? NULL : "Raise \"queue.max_leases\" or use shorter leases; queue.leases shows who holds them.");
+	put_health(result, check, status, psprintf("%u of %u", used, all), what,
+			   strcmp(status, "ok") == 0 ? NULL : hint);
 }
 
+/* Slots, keys and meters. */
 static void
-check_keys(ReturnSetInfo *result)
+check_usage(ReturnSetInfo *result)
 {
 	uint32		used;
-	uint32		all;
-	const char *status;
+	uint32		all = queue_slot_count();
 
+	put_usage(result, "lease_slots", all - queue_slot_free_count(), all,
+			  "Messages that are leased, being settled, or wait for their failure to be written.",
+			  "Raise \"queue.max_leases\" or use shorter leases; queue.leases shows who holds them.");
 	queue_key_usage(&used, &all);
-	status = how_full(used, all);
-	put_health(result, "keys", status, psprintf("%u of %u", used, all),
-			   "Keys of ordered queues of which messages are held, failed, or wait for that.",
-			   strcmp(status, "ok") == 0 ? NULL : "Raise \"queue.max_keys\", or settle or unblock what holds keys.");
-}
-
-static void
-check_meters(ReturnSetInfo *result)
-{
-	uint32		used;
-	uint32		all;
-	const char *status;
-
+	put_usage(result, "keys", used, all,
+			  "Keys of ordered queues of which messages are held, failed, or wait for that.",
+			  "Raise \"queue.max_keys\", or settle or unblock what holds keys.");
 	queue_meter_usage(&used, &all);
-	status = how_full(used, all);
-	put_health(result, "meters", status, psprintf("%u of %u", used, all),
-			   "Keys, consumers and queues that a limit counts, or that wait for room or their turn.",
-			   strcmp(status, "ok") == 0 ? NULL : "Raise \"queue.max_meters\", or limit fewer keys; queue.limits shows who waits.");
+	put_usage(result, "meters", used, all,
+			  "Keys, consumers and queues that a limit counts, or that wait for room or their turn.",
+			  "Raise \"queue.max_meters\", or limit fewer keys; queue.limits shows who waits.");
 }
 
 static void
@@ -704,9 +693,7 @@ queue_health(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	check_worker(result);
 	check_horizon(result);
-	check_slots(result);
-	check_keys(result);
-	check_meters(result);
+	check_usage(result);
 	check_map(result);
 	check_segments(result);
 	check_clock(result);
