@@ -77,10 +77,11 @@ def measure(contender, turn):
             server.execute(f"SELECT queue.drop('{name}', true)")
 
 
-def fill(server, contender, name, key, thousands):
+def fill(server, contender, name, key, thousands, more=""):
+    """Thousands of messages; "more": further arguments."""
     server.rows(
         f"SELECT count(queue.enqueue_batch('{name}', array_fill(%s::jsonb, ARRAY[{FILL}]),"
-        f" ARRAY(SELECT 'key ' || {key} FROM generate_series(1, {FILL}) n)))"
+        f" ARRAY(SELECT 'key ' || {key} FROM generate_series(1, {FILL}) n){', ' + more if more else ''}))"
         " FROM generate_series(1, %s) batch", contender.payload, thousands)
 
 

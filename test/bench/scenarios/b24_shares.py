@@ -20,6 +20,7 @@ import statistics
 import time
 
 from results import Goal
+from scenarios.b23_ordered import FILL, acked, fill, one
 
 ID = "B24"
 TITLE = "priorities, limits and fair share: dequeue, then ack"
@@ -52,7 +53,6 @@ GOALS = [
     Goal("rounds before a quiet key's first", ("queue", "first"), "<=", 2),
 ]
 CLIENTS = 8
-FILL = 1000
 POPS = 250
 
 
@@ -79,7 +79,7 @@ def measure(contender, turn):
         for repetition in range(turn.options.reps):
             for line, name in names().items():
                 turn.settle()
-                turn.add(repetition, contender, f"{line} rate", acked(turn, name, CLIENTS), "messages/s", CLIENTS)
+                turn.add(repetition, contender, f"{line} rate", acked(turn, name, one(name), CLIENTS), "messages/s", CLIENTS)
             index, first = shares(turn, contender, share)
             turn.add(repetition, contender, "jain", index, "index", CLIENTS)
             turn.add(repetition, contender, "first", first, "rounds", CLIENTS)
@@ -88,28 +88,6 @@ def measure(contender, turn):
     finally:
         for name in names().values():
             server.execute(f"SELECT queue.drop('{name}', true)")
-
-
-def fill(server, contender, name, key, thousands, more=""):
-    server.rows(
-        f"SELECT count(queue.enqueue_batch('{name}', array_fill(%s::jsonb, ARRAY[{FILL}]),"
-        f" ARRAY(SELECT 'key ' || {key} FROM generate_series(1, {FILL}) n){', ' + more if more else ''}))"
-        " FROM generate_series(1, %s) batch", contender.payload, thousands)
-
-
-def acked(turn, name, clients):
-    """Messages acked a second."""
-    script = rf"""\set id 0
-SELECT * FROM queue.dequeue('{name}') \aset
-\if :id > 0
-SELECT queue.ack(:receipt);
-\endif
-"""
-    before = turn.server.value("SELECT total_acked FROM queue.stats WHERE queue = %s", name)
-    load = turn.server.pgbench(script, clients, turn.options.seconds)
-    if turn.server.value("SELECT ready FROM queue.stats WHERE queue = %s", name) == 0:
-        raise RuntimeError(f"{name} was drained to the ground")
-    return (turn.server.value("SELECT total_acked FROM queue.stats WHERE queue = %s", name) - before) / load.seconds
 
 
 def urgent(server, contender, thousands):
