@@ -53,9 +53,7 @@ typedef struct QueueMeter
 	uint32		next_ready;
 	uint32		previous_ready;
 	QueueTime	at;
-	uint32		child;			/* of a pairing heap: the first, and others */
-	uint32		sibling;
-	uint32		before;			/* the previous sibling, or of the first the parent */
+	pairingheap_node node;
 } QueueMeter;
 
 typedef struct MeterShared
@@ -258,97 +256,47 @@ get(const QueueMetering *metering, QueueLimitScope scope, uint64 hash, const Que
 	return meter;
 }
 
-/* ---- a heap of those that wait for tokens ---- */
+/* ---- those that wait for tokens ---- */
 
-static bool
-is_before(uint32 a, uint32 b)
+static QueueMeter *
+meter_of(pairingheap_node *node)
 {
-	return all[a].at < all[b].at;
+	return pairingheap_container(QueueMeter, node, node);
 }
 
-/* Make one heap of two. */
-static uint32
-meld(uint32 a, uint32 b)
+static int
+compare_at(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 {
-	if (a == NO_METER || b == NO_METER)
-		return a == NO_METER ? b : a;
-	if (is_before(b, a))
-	{
-		uint32		swap = a;
+	QueueTime	x = pairingheap_const_container(QueueMeter, node, a)->at;
+	QueueTime	y = pairingheap_const_container(QueueMeter, node, b)->at;
 
-		a = b;
-		b = swap;
-	}
-	all[b].sibling = all[a].child;
-	if (all[b].sibling != NO_METER)
-		all[all[b].sibling].before = b;
-	all[b].before = a;
-	all[a].child = b;
-	all[a].sibling = all[a].before = NO_METER;
-	return a;
+	/* The earliest is first. */
+	return x < y ? 1 : x > y ? -1 : 0;
 }
 
-/* One heap of a list of siblings: in pairs, then all of these from the last on. */
-static uint32
-meld_siblings(uint32 first)
+/* NULL: none waits. */
+static QueueMeter *
+first_timed(QueueState *state)
 {
-	uint32		pairs = NO_METER;
-	uint32		root = NO_METER;
-
-	while (first != NO_METER)
-	{
-		uint32		second = all[first].sibling;
-		uint32		rest = second == NO_METER ? NO_METER : all[second].sibling;
-		uint32		pair;
-
-		all[first].sibling = all[first].before = NO_METER;
-		if (second != NO_METER)
-			all[second].sibling = all[second].before = NO_METER;
-		pair = meld(first, second);
-		all[pair].sibling = pairs;
-		pairs = pair;
-		first = rest;
-	}
-	while (pairs != NO_METER)
-	{
-		uint32		next = all[pairs].sibling;
-
-		all[pairs].sibling = NO_METER;
-		root = meld(root, pairs);
-		pairs = next;
-	}
-	return root;
+	return pairingheap_is_empty(&state->meter_heap) ? NULL : meter_of(pairingheap_first(&state->meter_heap));
 }
 
 static void
-set_root(QueueState *state, uint32 root)
+note_first_timed(QueueState *state)
 {
-	state->meter_heap = root;
-	pg_atomic_write_u64(&state->meters_due, (uint64) (root == NO_METER ? QUEUE_TIME_NEVER : all[root].at));
+	QueueMeter *first = first_timed(state);
+
+	pg_atomic_write_u64(&state->meters_due, (uint64) (first ? first->at : QUEUE_TIME_NEVER));
 }
 
 static void
 remove_timed(QueueState *state, QueueMeter *meter)
 {
-	uint32		number = number_of(meter);
-	uint32		below;
-
 	if (!meter->timed)
 		return;
 	meter->timed = false;
-	below = meld_siblings(meter->child);
-	if (state->meter_heap == number)
-	{
-		set_root(state, below);
-		return;
-	}
-	if (all[meter->before].child == number)
-		all[meter->before].child = meter->sibling;
-	else
-		all[meter->before].sibling = meter->sibling;
-	if (meter->sibling != NO_METER)
-		all[meter->sibling].before = meter->before;
-	set_root(state, meld(state->meter_heap, below));
+	pairingheap_remove(&state->meter_heap, &meter->node);
+	note_first_timed(state);
 }
 
 static void
@@ -357,8 +305,9 @@ add_timed(QueueState *state, QueueMeter *meter, QueueTime at)
 	remove_timed(state, meter);
 	meter->timed = true;
 	meter->at = at;
-	meter->child = meter->sibling = meter->before = NO_METER;
-	set_root(state, meld(state->meter_heap, number_of(meter)));
+	state->meter_heap.ph_compare = compare_at;
+	pairingheap_add(&state->meter_heap, &meter->node);
+	note_first_timed(state);
 }
 
 /* ---- keys that can have something ---- */
@@ -802,9 +751,8 @@ queue_meter_offer(const QueueMetering *metering, QueueOffer *offer)
 		(QueueTime) pg_atomic_read_u64(&state->meters_due) > metering->now)
 		return false;
 	lock(state);
-	while (state->meter_heap != NO_METER && all[state->meter_heap].at <= metering->now)
+	while ((meter = first_timed(state)) != NULL && meter->at <= metering->now)
 	{
-		meter = &all[state->meter_heap];
 		remove_timed(state, meter);
 		refill(meter, metering->now);
 		add_ready(state, meter);

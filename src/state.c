@@ -139,7 +139,8 @@ reset(QueueState *state, Oid database, int32 id)
 	pg_atomic_init_u32(&state->definition, 0);
 	pg_atomic_init_u32(&state->inexact, 1);
 	state->metered = false;
-	state->first_ready_meter = state->last_ready_meter = state->meter_heap = QUEUE_NONE;
+	state->first_ready_meter = state->last_ready_meter = QUEUE_NONE;
+	state->meter_heap = (pairingheap) {0};
 	pg_atomic_init_u32(&state->meters_ready, 0);
 	pg_atomic_init_u32(&state->meters_version, 0);
 	pg_atomic_init_u64(&state->meters_due, (uint64) QUEUE_TIME_NEVER);

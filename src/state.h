@@ -5,6 +5,7 @@
 #ifndef QUEUE_STATE_H
 #define QUEUE_STATE_H
 
+#include "lib/pairingheap.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
@@ -89,7 +90,7 @@ typedef struct QueueState
 	bool		metered;		/* leases are counted */
 	uint32		first_ready_meter;
 	uint32		last_ready_meter;
-	uint32		meter_heap;
+	pairingheap meter_heap;		/* of those that wait for tokens; its nodes are shared memory too */
 	pg_atomic_uint32 meters_ready;
 	pg_atomic_uint32 meters_version;	/* of the definition, + 1 */
 	pg_atomic_uint64 meters_due;	/* QueueTime at which a key has tokens again */
