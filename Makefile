@@ -7,7 +7,7 @@ MODULE_big = queue
 # In the order of src/LAYERS: it reads as a table of contents.
 OBJS = src/shmem.o src/error.o src/clock.o src/guc.o \
 	src/acl.o src/limit.o src/options.o src/state.o src/message.o src/catalog.o src/blocked.o src/keystate.o \
-	src/map.o src/priority.o src/touched.o src/key.o src/meter.o src/slot.o src/segment.o src/age.o src/ring.o src/place.o src/wakeup.o src/lease.o src/single.o src/delta.o src/pending.o \
+	src/map.o src/priority.o src/touched.o src/key.o src/places.o src/meter.o src/slot.o src/segment.o src/age.o src/ring.o src/place.o src/wakeup.o src/lease.o src/single.o src/delta.o src/pending.o \
 	src/visit.o src/order.o src/claim.o src/turn.o src/limited.o src/repeat.o src/enqueue.o src/dequeue.o src/settle.o src/failure.o src/purge.o src/rest.o src/peek.o \
 	src/maintain.o src/launcher.o src/worker.o src/guard.o \
 	src/adminfuncs.o src/producerfuncs.o src/consumerfuncs.o src/orderfuncs.o src/limitfuncs.o src/viewfuncs.o src/checkfuncs.o src/queue.o

@@ -22,12 +22,10 @@
 
 #include "guc.h"
 #include "meter.h"
+#include "places.h"
 
 #define LOCKS 64
 #define NO_METER PG_UINT32_MAX
-
-/* Places that a key remembers one by one. */
-#define PLACES 6
 
 typedef struct QueueMeter
 {
@@ -43,10 +41,7 @@ typedef struct QueueMeter
 	double		credit;			/* messages it may have before the next one's turn */
 	bool		refused;		/* the last one that asked */
 
-	/* a key's messages that wait: places in order, and a span behind them */
-	uint32		count;
-	QueuePosition places[PLACES];
-	QueueSpan	more;
+	QueuePlaces places;			/* where messages of a key wait */
 
 	bool		ready;			/* in the queue's list */
 	bool		timed;			/* in its heap, by "at" */
@@ -137,7 +132,7 @@ number_of(const QueueMeter *meter)
 static bool
 has_waiting(const QueueMeter *meter)
 {
-	return meter->count > 0 || !queue_span_is_empty(&meter->more);
+	return !queue_places_are_none(&meter->places);
 }
 
 static void
@@ -244,7 +239,7 @@ get(const QueueMetering *metering, QueueLimitScope scope, uint64 hash, const Que
 		meter->tokens = limit->burst;
 		meter->refilled = metering->now;
 		meter->expires = QUEUE_TIME_NEVER;
-		queue_span_clear(&meter->more);
+		queue_places_clear(&meter->places);
 		meter->next = *bucket;
 		*bucket = number_of(meter);
 	}
@@ -395,37 +390,12 @@ arrange(QueueState *state, QueueMeter *meter, double cost)
 	return true;
 }
 
-/* A message of a key stays where it is. */
-static void
-let_wait(QueueMeter *meter, QueuePosition position)
-{
-	uint32		i = 0;
-
-	if (!queue_span_is_empty(&meter->more) && position >= meter->more.first && position <= meter->more.last)
-		return;
-	while (i < meter->count && meter->places[i] < position)
-		i++;
-	if (i < meter->count && meter->places[i] == position)
-		return;
-	if (i == PLACES || (!queue_span_is_empty(&meter->more) && position > meter->more.last))
-	{
-		queue_span_add(&meter->more, position);
-		return;
-	}
-	if (meter->count == PLACES)
-		queue_span_add(&meter->more, meter->places[--meter->count]);
-	memmove(&meter->places[i + 1], &meter->places[i], sizeof(QueuePosition) * (meter->count - i));
-	meter->places[i] = position;
-	meter->count++;
-}
-
 /* ---- claims ---- */
 
 static void
 drop_waiting(QueueState *state, QueueMeter *meter)
 {
-	meter->count = 0;
-	queue_span_clear(&meter->more);
+	queue_places_clear(&meter->places);
 	remove_ready(state, meter);
 	remove_timed(state, meter);
 }
@@ -535,7 +505,7 @@ find_meters(const QueueMetering *metering, uint64 key, double cost, QueuePositio
 			return close_for(state, scope, has_lease(meter) ? tokens_at(meter, cost) : meter->expires);
 		if (meter->refused || (fair && meter->credit < 1))
 		{
-			let_wait(meter, position);
+			queue_places_add(&meter->places, position);
 			arrange(state, meter, cost);
 			return QUEUE_METER_WAIT;
 		}
@@ -604,16 +574,11 @@ bool
 queue_meter_knows(QueueState *state, uint64 key, QueuePosition position)
 {
 	QueueMeter *meter;
-	bool		known = false;
+	bool		known;
 
 	lock(state);
 	meter = find(queue_state_index(state), key);
-	if (meter)
-	{
-		for (uint32 i = 0; i < meter->count && !known; i++)
-			known = meter->places[i] == position;
-		known |= position >= meter->more.first && position <= meter->more.last;
-	}
+	known = meter && queue_places_know(&meter->places, position);
 	unlock(state);
 	return known;
 }
@@ -771,10 +736,7 @@ queue_meter_offer(const QueueMetering *metering, QueueOffer *offer)
 		if (found)
 		{
 			offer->key = meter->hash;
-			offer->open = meter->count == 0;
-			offer->first = offer->open ? meter->more.first : meter->places[0];
-			if (!offer->open)
-				memmove(&meter->places[0], &meter->places[1], sizeof(QueuePosition) * --meter->count);
+			offer->first = queue_places_take(&meter->places, &offer->open);
 		}
 		/* Others before its next one, unless it has more than that left. */
 		if (!metering->fair || meter->credit < 2)
@@ -802,11 +764,7 @@ queue_meter_advance(QueueState *state, const QueueOffer *offer, QueuePosition ne
 
 	lock(state);
 	meter = find(queue_state_index(state), offer->key);
-	mine = meter != NULL && meter->count == 0 && meter->more.first == offer->first;
-	if (mine && next > meter->more.last)
-		queue_span_clear(&meter->more);
-	else if (mine)
-		meter->more.first = next;
+	mine = meter && queue_places_advance(&meter->places, offer->first, next);
 	unlock(state);
 	return mine;
 }
