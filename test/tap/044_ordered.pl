@@ -18,28 +18,8 @@ $node->safe_psql('postgres', q{
 	CREATE EXTENSION queue;
 	SELECT queue.create('line', '{"ordered": true, "backoff": "fixed", "backoff_base": "1 min", "backoff_jitter": 0,
 		"max_attempts": 0, "segment_size": "64kB"}');
-
-	-- Dequeues until there is nothing, and acks; what came, by key.
-	CREATE PROCEDURE drain(INOUT got text[] = '{}') LANGUAGE plpgsql AS
-	$$ DECLARE
-		m record;
-		more boolean;
-	BEGIN
-		LOOP
-			more := false;
-			FOR m IN SELECT * FROM queue.dequeue('line', 7) LOOP
-				more := true;
-				got := got || (m.payload ->> 'n');
-				PERFORM queue.ack(m.receipt);
-			END LOOP;
-			COMMIT;
-			EXIT WHEN NOT more;
-		END LOOP;
-	END $$;
-	CREATE FUNCTION send(letter text, first int, last int, bytes int = 400) RETURNS bigint LANGUAGE sql AS
-	$$ SELECT count(queue.enqueue('line', jsonb_build_object('n', letter || n, 'pad', repeat('x', bytes)), key => letter))
-	   FROM generate_series(first, last) n $$;
 });
+make_send_and_drain($node);
 ok(await_worker($node, 'postgres', 1), 'the worker runs');
 
 sub query

@@ -17,29 +17,10 @@ $node->start;
 $node->safe_psql('postgres', q{
 	CREATE EXTENSION queue;
 	SELECT queue.create('line', '{"ordered": true, "backoff": "none", "on_dead": "dead_rest", "segment_size": "64kB"}');
-	CREATE FUNCTION send(letter text, first int, last int, bytes int = 400) RETURNS bigint LANGUAGE sql AS
-	$$ SELECT count(queue.enqueue('line', jsonb_build_object('n', letter || n, 'pad', repeat('x', bytes)), key => letter))
-	   FROM generate_series(first, last) n $$;
 	CREATE FUNCTION reject(letter text) RETURNS text LANGUAGE sql AS
 	$$ SELECT string_agg(payload ->> 'n' || coalesce(queue.reject(receipt)::text, ''), ' ') FROM queue.dequeue('line') WHERE key = letter $$;
-	-- Dequeues until there is nothing, and acks; what came.
-	CREATE PROCEDURE drain(INOUT got text[] = '{}') LANGUAGE plpgsql AS
-	$$ DECLARE
-		m record;
-		more boolean;
-	BEGIN
-		LOOP
-			more := false;
-			FOR m IN SELECT * FROM queue.dequeue('line', 7) LOOP
-				more := true;
-				got := got || (m.payload ->> 'n');
-				PERFORM queue.ack(m.receipt);
-			END LOOP;
-			COMMIT;
-			EXIT WHEN NOT more;
-		END LOOP;
-	END $$;
 });
+make_send_and_drain($node);
 ok(await_worker($node, 'postgres', 1), 'the worker runs');
 
 sub query

@@ -17,7 +17,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 our @EXPORT = qw(new_node await sqlstate fails check_ok worker_pid await_worker
-  advance take restart_until_up attempts_of values_of);
+  advance take restart_until_up attempts_of values_of make_send_and_drain);
 
 # A cluster that is initialised, not started. Its settings come from
 # TEMP_CONFIG; what is given as "conf" comes after them.
@@ -138,6 +138,35 @@ sub attempts_of
 
 	return $node->safe_psql('postgres',
 		"SELECT string_agg(payload::text || ':' || attempt, ' ' ORDER BY payload::text) FROM queue.dequeue('$queue', 1000, wait => '5 s')");
+}
+
+# Functions of the database for the queue "line": send() puts messages of one key into it, numbered; drain()
+# dequeues and acks until there is nothing, and returns what came.
+sub make_send_and_drain
+{
+	my ($node) = @_;
+
+	$node->safe_psql('postgres', q{
+		CREATE FUNCTION send(letter text, first int, last int, bytes int = 400) RETURNS bigint LANGUAGE sql AS
+		$$ SELECT count(queue.enqueue('line', jsonb_build_object('n', letter || n, 'pad', repeat('x', bytes)), key => letter))
+		   FROM generate_series(first, last) n $$;
+		CREATE PROCEDURE drain(INOUT got text[] = '{}') LANGUAGE plpgsql AS
+		$$ DECLARE
+			m record;
+			more boolean;
+		BEGIN
+			LOOP
+				more := false;
+				FOR m IN SELECT * FROM queue.dequeue('line', 7) LOOP
+					more := true;
+					got := got || (m.payload ->> 'n');
+					PERFORM queue.ack(m.receipt);
+				END LOOP;
+				COMMIT;
+				EXIT WHEN NOT more;
+			END LOOP;
+		END $$;
+	});
 }
 
 # After a SIGKILL to the postmaster its children leave by themselves; until the
