@@ -5,9 +5,10 @@
  *
  * A row of queue._blocked_key is stored by the transaction that makes the
  * message a dead letter, and deleted by queue.unblock(), or by the worker when it
- * has moved the rest of the key (rest.c). It is what holds after a restart; in between a flag of the key's entry tells (key.c), which is set
- * before the dead message's slot is gone, and found again from the rows by the
- * next claim whenever a row was changed (QueueState.blocked_changes).
+ * has moved the rest of the key (rest.c). It is what holds after a restart; in
+ * between a flag of the key's entry tells (key.c), which is set before the dead
+ * message's slot is gone, and found again from the rows by the next claim whenever
+ * a row was changed (QueueState.blocked_changes).
  */
 #include "postgres.h"
 

@@ -176,6 +176,24 @@ append(Store *store, Relation rel, QueueSegment *segment, int n)
 	return taken;
 }
 
+/*
+ * An id of an ordered queue that is above those of all rows in place, committed or
+ * not, and below those of all that are to come: nobody is between id and row.
+ */
+int64
+queue_enqueue_draw_bound(QueueDef *def)
+{
+	LWLock	   *lock = queue_segment_tail_lock(queue_state_index(def->state));
+	Oid			sequence = queue_catalog_message_sequence();
+	int64		bound;
+
+	LockRelationOid(sequence, RowExclusiveLock);
+	LWLockAcquire(lock, LW_SHARED);
+	bound = nextval_internal(sequence, false);
+	LWLockRelease(lock);
+	return bound;
+}
+
 /* Under the lock of the end no more than about so many bytes are stored at once. */
 #define APPEND_AT_ONCE (64 * 1024)
 

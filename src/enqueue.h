@@ -9,6 +9,7 @@
 #include "key.h"
 #include "message.h"
 
+extern int64 queue_enqueue_draw_bound(QueueDef *def);
 extern void queue_enqueue(QueueDef *def, QueueMessage *messages, int n);
 extern void queue_enqueue_store(QueueDef *def, QueueMessage *message);
 extern QueuePosition queue_enqueue_again(QueueDef *def, QueueMessage *message);

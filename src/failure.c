@@ -14,7 +14,6 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "catalog/pg_type.h"
-#include "commands/sequence.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -193,7 +192,7 @@ block_key(const QueueMessage *message, QueueDef *def, QueueSlot *slot)
 	int64		rest_to = 0;
 
 	if (def->options.on_dead == QUEUE_ON_DEAD_DEAD_REST)
-		rest_to = nextval_internal(queue_catalog_message_sequence(), false);
+		rest_to = queue_enqueue_draw_bound(def);
 	queue_delta_blocked(def->state);
 	queue_blocked_insert(def, key, isnull, slot->message_id, rest_to);
 	slot->blocks = true;

@@ -1,6 +1,6 @@
 /*
  * faults.c
- *	  What happens at a point: nothing, an error, or the end of the process.
+ *	  What happens at a point: nothing, an error, a stop, or the end of the process.
  *
  * The file that the environment variable QUEUE_FAULTS names is mapped by the
  * postmaster when it loads the library, and so by all its children, and by the
@@ -50,6 +50,7 @@ typedef enum FaultsAction
 	FAULTS_CANCEL,
 	FAULTS_TERMINATE,
 	FAULTS_KILL,
+	FAULTS_HOLD,				/* until SIGCONT, with whatever it has */
 } FaultsAction;
 
 /* The driver knows this layout: run, class Control. */
@@ -210,6 +211,9 @@ happen(void)
 			kill(MyProcPid, SIGKILL);
 			for (;;)
 				pause();
+		case FAULTS_HOLD:
+			kill(MyProcPid, SIGSTOP);
+			break;
 	}
 }
 

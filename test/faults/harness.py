@@ -14,6 +14,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 
 import psycopg2
@@ -60,7 +61,7 @@ def call(environment, *command):
 class Control:
     """FaultsControl of faults.c."""
 
-    TRACE, MEMORY, CANCEL, TERMINATE, KILL = range(5)
+    TRACE, MEMORY, CANCEL, TERMINATE, KILL, HOLD = range(6)
     ACTIONS = {"memory": MEMORY, "cancel": CANCEL, "terminate": TERMINATE, "kill": KILL}
     WORKER = -1
     LAUNCHER = -2
@@ -322,6 +323,10 @@ class Stage:
         for segment in self.helper.column("SELECT segment::text FROM queue.segments WHERE queue = %s", queue):
             self.keeper("LOCK TABLE ONLY %s IN SHARE MODE" % segment)
 
+    def subject_is_stopped(self):
+        with open("/proc/%d/stat" % self.subject.pid, encoding="utf-8") as file:
+            return file.read().rpartition(")")[2].split()[0] == "T"
+
     def let_worker_go(self):
         if self.keeper and not self.keeper.connection.closed:
             self.keeper("ROLLBACK")
@@ -402,6 +407,30 @@ def noise(size):
         state = (state * 6364136223846793005 + 1442695040888963407) % (1 << 64)
         text.append("%08x" % (state >> 32))
     return "".join(text)
+
+
+class Aside(threading.Thread):
+    """Something that is done beside the driver."""
+
+    def __init__(self, work):
+        super().__init__(daemon=True)
+        self.work = work
+        self.error = None
+        self.start()
+
+    def run(self):
+        try:
+            self.work()
+        except (Failure, psycopg2.Error) as error:
+            self.error = error
+
+    def done(self):
+        """Waits for its end; what went wrong is raised here."""
+        self.join(PATIENCE)
+        if self.is_alive():
+            raise Failure("it hangs beside the driver")
+        if self.error:
+            raise self.error
 
 
 class Watchdog:

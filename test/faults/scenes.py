@@ -14,7 +14,7 @@ scenes.py
 import psycopg2
 import psycopg2.extras
 
-from harness import TAG, Control, Failure, noise
+from harness import TAG, Aside, Control, Failure, noise
 
 Json = psycopg2.extras.Json
 
@@ -1173,6 +1173,44 @@ class Blocks(Scene):
         return {"block": ["b"]}
 
 
+class Race(Scene):
+    """The session is stopped at a call, with all that it has, and others do something."""
+    held_at = ""                    # the first call of this name
+
+    def meanwhile(self, stage):
+        """When it returns, the session goes on."""
+        raise NotImplementedError
+
+
+class RejectBesideEnqueue(Race):
+    """
+    A death says up to which id the rest of its key dies. Who has drawn a lower one
+    and not stored the row yet is waited for: else the worker could pass by the place
+    of that row, and move others of the same transaction.
+    """
+    name = "reject beside an enqueue"
+    queues = {"rest": {"ordered": True, "on_dead": "dead_rest"}}
+    messages = ("a",)
+    leased = True
+    held_at = "heap_insert"
+
+    def statements(self, stage):
+        yield "SELECT queue.enqueue('rest', %s)", Json({"t": stage.tag("b")})
+        self.rival.done()
+        stage.until("the end of the rest", lambda: not stage.helper("SELECT 1 FROM queue.blocked_keys('rest')"))
+
+    def meanwhile(self, stage):
+        session = stage.server.connect()
+        self.rival = Aside(lambda: session("SELECT queue.reject(%s)", self.receipts[0]))
+        stage.until("the death to wait, or to be over", lambda: not self.rival.is_alive() or stage.helper(
+            "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'LWLock'", session.pid))
+        if not self.rival.is_alive():
+            raise Failure("the death has not waited for the row of a lower id")
+
+    def after(self):
+        return {"rest": ["b"]}
+
+
 SESSIONS = [
     Enqueue, EnqueueFresh, EnqueueForgotten, EnqueueOptions, EnqueueBatch, EnqueueBytes, EnqueueToast, Insert, Copy, Restore,
     RollOver, Dequeue, DequeueFresh, DequeueForgotten, DequeueAlone, DequeueToast, DequeueSegments, DequeueEmpty,
@@ -1181,7 +1219,7 @@ SESSIONS = [
     Release, Extend, ExtendLate, Cancel, Delete, Purge, PurgeLeased, PurgeToast, Peek, Watch,
     Savepoints, Caught, Prepared, PreparedBack, Sundry,
     EnqueueInLine, DequeueInLine, DequeueInLineAlone, DequeueComesBack, DequeueForgottenLine, DequeueKey, DequeueKeyComesBack,
-    DequeueSingle, StateOfKey, NackInLine, Blocks, DeadRest,
+    DequeueSingle, StateOfKey, NackInLine, Blocks, DeadRest, RejectBesideEnqueue,
     Create, CreateUsed, CreateCaught, Drop, DropEmpty, Alter, Resume, Commands, Refused, Many, Database, DropDatabase, DropExtension]
 
 
