@@ -132,7 +132,8 @@ reset(QueueState *state, Oid database, int32 id)
 	state->claiming = 0;
 	state->swept_all = false;
 	state->dequeued_saw = 0;
-	state->dequeued_at = 0;
+	/* Who consumes comes back after a restart: what is ready stays where it is for a while. */
+	state->dequeued_at = queue_clock_now();
 	state->ranks = 0;
 	pg_atomic_init_u32(&state->active, QUEUE_NONE);
 	pg_atomic_init_u32(&state->asks, QUEUE_ASK_RECOUNT | QUEUE_ASK_RECLAIM | QUEUE_ASK_RESERVE);
