@@ -434,15 +434,106 @@ queue_maintain_vacuum(QueueDef *def, uint64 *rank)
 	return vacuumed;
 }
 
+/* ---- priorities ---- */
+
+/* What there is of each in a segment. */
+typedef struct Survey
+{
+	QueueSegment *segment;
+	TupleDesc	desc;
+	BlockNumber last[QUEUE_PRIORITIES]; /* page with a message of it; InvalidBlockNumber: none */
+	TimestampTz first[QUEUE_PRIORITIES];	/* when the oldest was enqueued */
+} Survey;
+
+static void
+begin_survey(Survey *survey, QueueSegment *segment, Relation rel)
+{
+	survey->segment = segment;
+	survey->desc = RelationGetDescr(rel);
+	for (int i = 0; i < QUEUE_PRIORITIES; i++)
+	{
+		survey->last[i] = InvalidBlockNumber;
+		survey->first[i] = DT_NOEND;
+	}
+}
+
+static void
+survey_row(Survey *survey, HeapTuple tuple, const QueueMessageHead *head)
+{
+	int			priority = queue_message_tuple_priority(tuple, survey->desc);
+
+	survey->last[priority] = ItemPointerGetBlockNumber(&tuple->t_self);
+	survey->first[priority] = Min(survey->first[priority], head->enqueued_at);
+}
+
+/* Have claims find messages of priorities that the segment was not known to have. */
+static void
+end_survey(QueueState *state, const Survey *survey)
+{
+	for (int i = 0; i < QUEUE_PRIORITIES; i++)
+		if (survey->last[i] != InvalidBlockNumber && !state->ordered)
+			queue_ring_found_priority(state, survey->segment, survey->last[i], i, survey->first[i]);
+}
+
+static bool
+see_row(HeapTuple tuple, QueueTupleFate fate, void *arg)
+{
+	Survey	   *survey = arg;
+	QueueMessageHead head;
+
+	if (fate == QUEUE_TUPLE_GONE)
+		return true;
+	queue_message_head(&head, tuple, survey->desc);
+	survey_row(survey, tuple, &head);
+	return true;
+}
+
+/*
+ * Learn of a segment that was found with rows, or rewritten, which priorities
+ * they have. True: call again.
+ */
+bool
+queue_maintain_survey(QueueDef *def)
+{
+	QueueState *state = def->state;
+	uint64		position = 0;
+	QueueSegment *segment;
+	uint32		generation;
+
+	while (!state->ordered && queue_ring_next(state, &position, QUEUE_TIME_NEVER, &segment, &generation))
+	{
+		Relation	rel;
+		BlockNumber pages;
+		Survey		survey;
+
+		if (pg_atomic_read_u32(&segment->surveyed) == generation)
+			continue;
+		rel = queue_segment_open(segment, generation, AccessShareLock);
+		if (rel == NULL)
+			continue;
+		begin_survey(&survey, segment, rel);
+		pages = RelationGetNumberOfBlocks(rel);
+		for (BlockNumber page = 0; page < pages; page++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			queue_segment_visit(rel, page, NULL, false, see_row, &survey);
+		}
+		end_survey(state, &survey);
+		/* The lock keeps it from being emptied or rewritten meanwhile. */
+		pg_atomic_write_u32(&segment->surveyed, generation);
+		relation_close(rel, AccessShareLock);
+		return true;
+	}
+	return false;
+}
+
 /* ---- counting ---- */
 
 typedef struct Rows
 {
-	TupleDesc	desc;
+	Survey		survey;
 	int64		all;
 	int64		timed;
-	QueueSegment *segment;
-	BlockNumber last[QUEUE_PRIORITIES]; /* page of it with the priority; InvalidBlockNumber: none */
 } Rows;
 
 static bool
@@ -451,20 +542,11 @@ count_row(HeapTuple tuple, QueueTupleFate fate, void *arg)
 	Rows	   *rows = arg;
 	QueueMessageHead head;
 
-	queue_message_head(&head, tuple, rows->desc);
+	queue_message_head(&head, tuple, rows->survey.desc);
 	rows->all++;
 	rows->timed += !TIMESTAMP_IS_NOBEGIN(head.visible_at);
-	rows->last[queue_message_tuple_priority(tuple, rows->desc)] = ItemPointerGetBlockNumber(&tuple->t_self);
+	survey_row(&rows->survey, tuple, &head);
 	return true;
-}
-
-/* Have claims find messages of priorities that the segment was not known to have. */
-static void
-note_priorities(QueueState *state, const Rows *rows)
-{
-	for (int i = 0; i < QUEUE_PRIORITIES; i++)
-		if (rows->last[i] != InvalidBlockNumber && !state->ordered)
-			queue_ring_note_priority(state, rows->segment, rows->last[i], i);
 }
 
 /*
@@ -558,17 +640,14 @@ queue_maintain_recount(QueueDef *def)
 		if (rel == NULL)
 			continue;
 		queue_ring_refresh(state, segment, rel);
-		rows.desc = RelationGetDescr(rel);
-		rows.segment = segment;
-		for (int i = 0; i < QUEUE_PRIORITIES; i++)
-			rows.last[i] = InvalidBlockNumber;
+		begin_survey(&rows.survey, segment, rel);
 		pages = RelationGetNumberOfBlocks(rel);
 		for (BlockNumber page = 0; page < pages; page++)
 		{
 			CHECK_FOR_INTERRUPTS();
 			queue_segment_visit_seen(rel, page, snapshot, count_row, &rows);
 		}
-		note_priorities(state, &rows);
+		end_survey(state, &rows.survey);
 		relation_close(rel, AccessShareLock);
 		/* Fewer than known: a prepared transaction has deleted some, just now for all we know. */
 		if (rows.all - rows_before < live_before)

@@ -15,6 +15,7 @@ extern void queue_maintain_look(QueueDef *def);
 extern bool queue_maintain_move(QueueDef *def);
 extern void queue_maintain_sweep(QueueDef *def, int pages);
 extern bool queue_maintain_vacuum(QueueDef *def, uint64 *rank);
+extern bool queue_maintain_survey(QueueDef *def);
 extern bool queue_maintain_recount(QueueDef *def);
 extern void queue_maintain_notify(QueueDef *def);
 extern void queue_maintain_sample(QueueState *state);

@@ -83,6 +83,7 @@ typedef struct QueueSegment
 	pg_atomic_uint32 mixed;		/* number of pages on which there may be others than its own */
 	pg_atomic_uint32 foreign;	/* counts these (priority.c) */
 	pg_atomic_uint32 absent;	/* priorities that are not on any of these pages */
+	pg_atomic_uint32 surveyed;	/* generation of which "priorities" and "mixed" tell all */
 	pg_atomic_uint64 toasted;	/* bytes out of line, when last looked at */
 	pg_atomic_uint64 deleted_at;	/* QueueTime of the last committed delete */
 	pg_atomic_uint64 live;		/* rows inserted minus deleted, as int64; hint */

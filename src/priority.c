@@ -93,9 +93,7 @@ queue_priority_begin(QueuePriorityTurns *turns, QueueState *state, const QueueOp
 static TimestampTz
 rank_of(const QueuePriorityTurns *turns, int priority)
 {
-	TimestampTz head = (TimestampTz) pg_atomic_read_u64(&turns->state->heads[priority]);
-
-	return head - priority * turns->step;
+	return (TimestampTz) turns->heads[priority] - priority * turns->step;
 }
 
 /* The priority to go on with, and up to when its messages come before all others. */
@@ -107,6 +105,8 @@ queue_priority_next(QueuePriorityTurns *turns, int *priority, TimestampTz *until
 
 	if (turns->left == 0)
 		return false;
+	for (int i = 0; i < QUEUE_PRIORITIES; i++)
+		turns->heads[i] = pg_atomic_read_u64(&turns->state->heads[i]);
 	if (turns->step == 0)
 		turns->priority = pg_leftmost_one_pos32(turns->left);
 	for (int i = QUEUE_PRIORITIES - 1; i >= 0 && turns->step > 0; i--)
@@ -139,8 +139,10 @@ queue_priority_next(QueuePriorityTurns *turns, int *priority, TimestampTz *until
 void
 queue_priority_looked(QueuePriorityTurns *turns, TimestampTz head, bool past, bool took)
 {
+	/* If it was set since, somebody may have found an older one. */
 	if (head != DT_NOEND)
-		pg_atomic_write_u64(&turns->state->heads[turns->priority], (uint64) head);
+		pg_atomic_compare_exchange_u64(&turns->state->heads[turns->priority],
+									   &turns->heads[turns->priority], (uint64) head);
 	turns->in_vain += !took;
 	if (!past)
 		turns->left &= ~(1 << turns->priority);

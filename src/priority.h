@@ -14,6 +14,7 @@ typedef struct QueuePriorityTurns
 	int64		step;			/* us of waiting that make up for one priority; 0: none do */
 	uint32		left;			/* bits of those in which there may be more */
 	int			priority;		/* whose turn it is */
+	uint64		heads[QUEUE_PRIORITIES];	/* as they were when that was chosen */
 	int			in_vain;		/* turns, of all */
 } QueuePriorityTurns;
 

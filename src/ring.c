@@ -86,17 +86,17 @@ queue_ring_set_priority(QueueState *state, QueueSegment *segment, int priority)
 	segment->priority = priority;
 	pg_atomic_write_u32(&segment->priorities, 1 << priority);
 	pg_atomic_write_u32(&segment->mixed, 0);
+	pg_atomic_write_u32(&segment->surveyed, pg_atomic_read_u32(&segment->generation));
 }
 
 /*
- * A message is in a segment that is not for its priority: have it found there all
- * the same. Called before the message can be seen, or by who counts all.
+ * A message is in a segment that may not be for its priority: have it found there all
+ * the same. Called before the message can be seen, or by who looks at all.
  */
 void
 queue_ring_note_priority(QueueState *state, QueueSegment *segment, BlockNumber page, int priority)
 {
 	LWLock	   *lock = queue_state_ring_lock(state);
-
 	bool		known = (pg_atomic_read_u32(&segment->priorities) & (1 << priority)) != 0;
 	bool		own = segment->priority == priority;
 
@@ -111,6 +111,25 @@ queue_ring_note_priority(QueueState *state, QueueSegment *segment, BlockNumber p
 	if (segment->priority != priority && page >= pg_atomic_read_u32(&segment->mixed))
 		pg_atomic_write_u32(&segment->mixed, page + 1);
 	queue_ring_know_priority(state, priority, queue_clock_wall());
+	LWLockRelease(lock);
+}
+
+/*
+ * Messages were found that may not be where their priority's are: the last is on
+ * a page, the first was enqueued at "head".
+ */
+void
+queue_ring_found_priority(QueueState *state, QueueSegment *segment, BlockNumber page, int priority,
+						  TimestampTz head)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+
+	queue_ring_note_priority(state, segment, page, priority);
+	/* Where they are for its priority, claims know better. */
+	if (segment->priority == priority)
+		return;
+	LWLockAcquire(lock, LW_EXCLUSIVE);
+	queue_ring_know_priority(state, priority, head);
 	LWLockRelease(lock);
 }
 
@@ -460,6 +479,7 @@ queue_ring_refresh(QueueState *state, QueueSegment *segment, Relation rel)
 	{
 		segment->role = QUEUE_SEGMENT_SEALED;
 		state->reserves--;
+		pg_atomic_write_u32(&segment->surveyed, 0);
 	}
 	LWLockRelease(lock);
 	if (restored)

@@ -40,6 +40,8 @@ extern int32 queue_ring_next_number(QueueState *state);
 
 extern void queue_ring_note_priority(QueueState *state, QueueSegment *segment, BlockNumber page,
 									 int priority);
+extern void queue_ring_found_priority(QueueState *state, QueueSegment *segment, BlockNumber page,
+									  int priority, TimestampTz head);
 
 /* What is due sooner shares one bucket, which has no end. */
 #define QUEUE_BUCKET_NEAR USECS_PER_MINUTE

@@ -260,6 +260,7 @@ queue_segment_allocate(QueueState *state, const QueueSegmentFacts *facts, QueueS
 		pg_atomic_init_u32(&segment->mixed, 0);
 		pg_atomic_init_u32(&segment->foreign, 1);
 		pg_atomic_init_u32(&segment->absent, 0);
+		pg_atomic_init_u32(&segment->surveyed, facts->pages > 0 ? 0 : pg_atomic_read_u32(&segment->generation));
 		segment->emptied_by = InvalidFullTransactionId;
 		segment->proven_under = InvalidTransactionId;
 		segment->move_at = 0;

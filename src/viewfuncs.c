@@ -11,6 +11,7 @@
 
 #include "access/relation.h"
 #include "access/xlog.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -18,6 +19,7 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -319,6 +321,20 @@ queue_stats(PG_FUNCTION_ARGS)
 
 /* ---- segments ---- */
 
+/* Of which a segment may have messages. */
+static Datum
+priorities_of(QueueSegment *segment)
+{
+	uint32		bits = segment->role == QUEUE_SEGMENT_RESERVE ? 0 : pg_atomic_read_u32(&segment->priorities);
+	Datum		items[QUEUE_PRIORITIES];
+	int			n = 0;
+
+	for (int i = 0; i < QUEUE_PRIORITIES; i++)
+		if (bits & (1 << i))
+			items[n++] = Int32GetDatum(i);
+	return PointerGetDatum(construct_array(items, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+}
+
 static void
 show_segments(QueueDef *def, ReturnSetInfo *result)
 {
@@ -332,8 +348,8 @@ show_segments(QueueDef *def, ReturnSetInfo *result)
 
 	while (def->state && queue_ring_next(def->state, &position, QUEUE_TIME_NEVER, &segment, &generation))
 	{
-		Datum		values[8];
-		bool		nulls[8] = {false};
+		Datum		values[9];
+		bool		nulls[9] = {false};
 		Relation	rel = queue_segment_open(segment, generation, AccessShareLock);
 		QueueTime	due = queue_map_due(segment);
 		const char *why = segment->role == QUEUE_SEGMENT_SEALED
@@ -347,10 +363,12 @@ show_segments(QueueDef *def, ReturnSetInfo *result)
 		values[3] = CStringGetTextDatum(roles[segment->role]);
 		values[4] = Int64GetDatum((int64) RelationGetNumberOfBlocks(rel) * BLCKSZ);
 		values[5] = Int64GetDatum((int64) pg_atomic_read_u64(&segment->live));
-		nulls[6] = due == QUEUE_TIME_NEVER;
-		values[6] = TimestampTzGetDatum(queue_clock_to_wall(due));
-		nulls[7] = why == NULL;
-		values[7] = why ? CStringGetTextDatum(why) : (Datum) 0;
+		nulls[6] = def->state->ordered || pg_atomic_read_u32(&segment->surveyed) != generation;
+		values[6] = priorities_of(segment);
+		nulls[7] = due == QUEUE_TIME_NEVER;
+		values[7] = TimestampTzGetDatum(queue_clock_to_wall(due));
+		nulls[8] = why == NULL;
+		values[8] = why ? CStringGetTextDatum(why) : (Datum) 0;
 		relation_close(rel, AccessShareLock);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}

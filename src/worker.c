@@ -168,6 +168,12 @@ step_sweep(QueueDef *def)
 }
 
 static bool
+step_survey(QueueDef *def)
+{
+	return queue_maintain_survey(def);
+}
+
+static bool
 step_look(QueueDef *def)
 {
 	queue_maintain_look(def);
@@ -301,6 +307,8 @@ tend_queue(QueueState *state, QueueTime now)
 {
 	bool		sealed;
 
+	while (queue_clock_now() < now + LEARNING_TIME && run_step("looking for priorities", state->view, step_survey))
+		CHECK_FOR_INTERRUPTS();
 	queue_place_close_buckets(state, queue_clock_wall());
 	sealed = queue_ring_has_sealed(state);
 	queue_maintain_sample(state);

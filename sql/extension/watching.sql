@@ -156,13 +156,13 @@ WHERE h.age IS NOT NULL AND (h.rank < 2 OR h.age > 0);
 COMMENT ON VIEW queue._horizon IS 'Who holds back the horizon of vacuum, and what to do about it.';
 
 CREATE FUNCTION queue._segments(OUT queue text, OUT segment regclass, OUT number int,
-    OUT state text, OUT size bigint, OUT live bigint, OUT next_due timestamptz, OUT kept text)
+    OUT state text, OUT size bigint, OUT live bigint, OUT priorities int[], OUT next_due timestamptz, OUT kept text)
 RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'queue_segments';
 COMMENT ON FUNCTION queue._segments() IS 'Rows of queue.segments, with what the worker said when it last looked.';
 
 CREATE VIEW queue.segments WITH (security_barrier) AS
-SELECT s.queue, s.segment, s.number, s.state, s.size, s.live, s.next_due,
+SELECT s.queue, s.segment, s.number, s.state, s.size, s.live, s.priorities, s.next_due,
        CASE s.kept
            WHEN 'delay' THEN 'reclaim_delay has not passed since the last delete'
            WHEN 'locked' THEN 'somebody holds a lock on it'

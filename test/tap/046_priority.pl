@@ -115,6 +115,19 @@ ok($node->poll_query_until('postgres', q{SELECT exact FROM queue.stats WHERE que
 is(main::pop('mixed', 30),
 	join(' ', map { my $p = 9 - $_; map { "$p:" . ($_ * 10 + $p) } 0 .. 2 } 0 .. 9), 'and in order after a restart');
 
+# the same while a prepared transaction keeps the worker from counting
+query(q{SELECT queue.enqueue('mixed', to_jsonb(n), priority => n % 10) FROM generate_series(0, 29) n});
+query(q{BEGIN; SELECT queue.enqueue('mixed', '"open"', priority => 9); PREPARE TRANSACTION 'uncounted'});
+$node->stop('immediate');
+$node->start;
+ok($node->poll_query_until('postgres', q{SELECT bool_and(priorities IS NOT NULL) FROM queue.segments WHERE queue = 'mixed'}), 'the worker has looked at all segments');
+is(query(q{SELECT exact FROM queue.stats WHERE queue = 'mixed'}), 'f', 'which is not counted');
+is(main::pop('mixed', 30),
+	join(' ', map { my $p = 9 - $_; map { "$p:" . ($_ * 10 + $p) } 0 .. 2 } 0 .. 9), 'all come in order');
+query(q{COMMIT PREPARED 'uncounted'});
+is(main::pop('mixed', 30), '9:open', 'and what was prepared');
+is(query(q{SELECT count(*) > 1, bool_and(priorities = '{}') FROM queue.segments WHERE queue = 'mixed' AND state = 'reserve'}), 't|t', 'a reserve has none');
+
 # ----- nothing starves with aging
 
 query(q{
