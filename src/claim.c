@@ -411,8 +411,13 @@ is_wanted(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head)
 
 	if (priority != claim->priority)
 		return false;
-	claim->head = head->enqueued_at;
-	claim->past = head->enqueued_at > claim->until;
+	if (head->enqueued_at <= claim->until)
+		claim->last = head->enqueued_at;
+	else
+	{
+		claim->past = true;
+		claim->next = Min(claim->next, head->enqueued_at);
+	}
 	return !claim->past;
 }
 
@@ -623,6 +628,19 @@ see_in_order(QueueClaim *claim, HeapTuple tuple, QueueTupleFate fate, QueueHeldA
 		queue_order_see_held(&claim->order, queue_order_hash(tuple, RelationGetDescr(claim->visit.rel)), held);
 }
 
+/*
+ * Pages are begun one after the other, and filled by several producers at a
+ * time: what tells of those behind a page is its first tuple, dead or alive.
+ */
+static void
+see_first(QueueClaim *claim, HeapTuple tuple)
+{
+	QueueMessageHead head;
+
+	queue_message_head(&head, tuple, RelationGetDescr(claim->visit.rel));
+	claim->begun = head.enqueued_at;
+}
+
 static bool
 see_tuple(HeapTuple tuple, QueueTupleFate fate, void *arg)
 {
@@ -631,6 +649,8 @@ see_tuple(HeapTuple tuple, QueueTupleFate fate, void *arg)
 
 	if (claim->ordered)
 		see_in_order(claim, tuple, fate, held);
+	if (claim->by_priority && ItemPointerGetOffsetNumber(&tuple->t_self) == FirstOffsetNumber)
+		see_first(claim, tuple);
 	if (claim->mixed && fate != QUEUE_TUPLE_GONE)
 		claim->seen |= 1 << queue_message_tuple_priority(tuple, RelationGetDescr(claim->visit.rel));
 	if (!queue_visit_passes(&claim->visit, tuple, fate))
@@ -659,10 +679,13 @@ queue_claim_visit(QueueClaim *claim, QueueMapHold *hold)
 	claim->mixed = hold->page < pg_atomic_read_u32(&claim->visit.segment->mixed);
 	claim->seen = 0;
 	claim->saw_all = true;
+	claim->past = false;
+	claim->begun = DT_NOBEGIN;
 	moment = claim->mixed ? queue_priority_moment(claim->visit.segment) : 0;
 	queue_segment_visit(claim->visit.rel, hold->page, claim->snapshot, claim->ordered, see_tuple, claim);
 	if (claim->mixed && claim->saw_all)
 		queue_map_mark(hold, moment | claim->seen);
+	claim->over |= claim->past && claim->begun > claim->until;
 	queue_map_put(hold, claim->visit.due);
 }
 

@@ -46,11 +46,16 @@ typedef struct QueueClaim
 	bool		move;			/* a sweep that has the worker store messages elsewhere */
 	bool		ready_too;		/* those that could be claimed at once */
 	int			handed_over;	/* for that */
-	bool		by_priority;	/* of one priority only: */
-	int			priority;
+	bool		by_priority;	/* of one source only: */
+	int			source;
+	int			priority;		/* that of it */
 	TimestampTz until;			/* and of those only what was enqueued by then */
-	bool		past;			/* it has come to one that was enqueued later */
-	TimestampTz head;			/* when that, or the last one taken, was */
+	TimestampTz begun;			/* nothing on or behind the page at hand was enqueued before; DT_NOBEGIN: unknown */
+	bool		past;			/* the page at hand has one that was enqueued later than "until" */
+	bool		over;			/* so has been all that is behind it */
+	TimestampTz last;			/* when the last one taken was enqueued */
+	TimestampTz next;			/* the first of those past; DT_NOEND: there was none */
+	bool		unsure;			/* there may be an earlier one */
 	bool		mixed;			/* the page at hand may have several */
 	uint32		seen;			/* bits of those on the page at hand */
 	bool		saw_all;		/* of it */

@@ -78,13 +78,17 @@ typedef struct BusyPage
 	BlockNumber page;
 } BusyPage;
 
+static bool
+has_enough(const QueueClaim *claim)
+{
+	return claim->claimed_count >= claim->request->wanted || claim->bytes >= claim->request->max_bytes;
+}
+
 /* Whether the claim goes on: there is room in the result, and it is not tired of this lane. */
 static bool
 wants_more(QueueClaim *claim)
 {
-	return claim->claimed_count < claim->request->wanted &&
-		claim->bytes < claim->request->max_bytes &&
-		claim->pages_left > 0 && !claim->past && !claim->closed;
+	return !has_enough(claim) && claim->pages_left > 0 && !claim->over && !claim->closed;
 }
 
 /* The pages behind it have nothing of the priority that is looked for. */
@@ -166,13 +170,15 @@ claim_lane(QueueClaim *claim, QueueLane lane, int patience, BusyPage *busy)
 	QueueState *state = claim->request->def->state;
 	uint64		position = 0;
 	uint32		generation;
-	uint32		priorities = claim->by_priority ? 1U << claim->priority : PG_UINT32_MAX;
+	uint32		sources = claim->by_priority ? 1U << claim->source : PG_UINT32_MAX;
+	bool		mixed = claim->by_priority && QUEUE_SOURCE_IS_MIXED(claim->source);
 	bool		ok = true;
 
 	claim->patience = patience;
 	claim->pages_left = patience;
+	claim->over = false;
 	while (ok && wants_more(claim) &&
-		   queue_ring_next_of(state, lane, priorities, &position, claim->visit.now,
+		   queue_ring_next_of(state, lane, sources, &position, claim->visit.now,
 							  &claim->visit.segment, &generation))
 	{
 		claim->visit.rel = queue_segment_open(claim->visit.segment, generation, AccessShareLock);
@@ -180,7 +186,11 @@ claim_lane(QueueClaim *claim, QueueLane lane, int patience, BusyPage *busy)
 			continue;
 		ok = claim_from_segment(claim, busy);
 		relation_close(claim->visit.rel, AccessShareLock);
+		/* Where segments are in no order, what is over in one says nothing of the next. */
+		if (mixed)
+			claim->over = false;
 	}
+	claim->unsure |= claim->pages_left <= 0 || (mixed && !wants_more(claim));
 	return ok;
 }
 
@@ -196,9 +206,6 @@ claim_lanes(QueueClaim *claim, BusyPage *busy)
 	QueueLane	lanes[2] = {QUEUE_LANE_BACKLOG, QUEUE_LANE_TIMED};
 	bool		ok = true;
 
-	TimestampTz head = DT_NOEND;
-	bool		past = false;
-
 	if (claim->request->def->state->timed == 0)
 		return claim_lane(claim, QUEUE_LANE_ANY, PG_INT32_MAX, busy);
 	if (claim->timed_first)
@@ -208,22 +215,33 @@ claim_lanes(QueueClaim *claim, BusyPage *busy)
 	}
 	for (int i = 0; ok && i < 2; i++)
 	{
-		claim->past = false;
-		claim->head = DT_NOEND;
+		claim->unsure |= has_enough(claim);
 		ok = claim_lane(claim, lanes[i], claim->patience_of_round, busy);
 		claim->tired |= claim->pages_left <= 0;
-		past |= claim->past;
-		head = Min(head, claim->head);
 	}
-	/* Of both: what is first in one may be later than what is in the other. */
-	claim->past = past;
-	claim->head = head;
 	return ok;
 }
 
 /*
- * Claim of the priority whose turn it is until that of another has come, or there
- * is nothing of it. What comes first of each is known only roughly, so one may
+ * What a look at a source says of when its first message was enqueued; DT_NOEND:
+ * nothing, for there may be an earlier one that somebody else is busy with, or
+ * that has another key than was asked for.
+ */
+static TimestampTz
+head_of_source(const QueueClaim *claim)
+{
+	if (claim->unsure || claim->saw_busy || claim->request->key)
+		return DT_NOEND;
+	if (claim->looked_at == 0)
+		return claim->visit.wall;
+	if (has_enough(claim))
+		return claim->begun == DT_NOBEGIN ? DT_NOEND : Min(claim->begun, claim->next);
+	return claim->next != DT_NOEND ? claim->next : claim->last;
+}
+
+/*
+ * Claim from the source whose turn it is until that of another has come, or there
+ * is nothing in it. What comes first of each is known only roughly, so one may
  * turn out to be later than another one's; each can do so only so often.
  */
 static bool
@@ -235,22 +253,21 @@ claim_by_priority(QueueClaim *claim, BusyPage *busy)
 
 	queue_priority_begin(&turns, def->state, &def->options, claim->visit.wall);
 	claim->by_priority = true;
-	while (ok && queue_priority_next(&turns, &claim->priority, &claim->until))
+	while (ok && queue_priority_next(&turns, &claim->source, &claim->until))
 	{
 		int			had = claim->claimed_count;
 
-		claim->past = false;
-		claim->head = DT_NOEND;
+		claim->priority = QUEUE_PRIORITY_OF(claim->source);
+		claim->last = claim->next = DT_NOEND;
+		claim->unsure = false;
 		claim->looked_at = 0;
 		claim->saw_busy = false;
 		ok = claim_lanes(claim, busy);
-		queue_priority_looked(&turns, claim->looked_at == 0 && !claim->saw_busy ? claim->visit.wall : claim->head,
-							  claim->past, claim->claimed_count > had);
-		if (claim->closed || claim->claimed_count >= claim->request->wanted ||
-			claim->bytes >= claim->request->max_bytes)
+		queue_priority_looked(&turns, head_of_source(claim), claim->next, claim->claimed_count > had);
+		if (claim->closed || has_enough(claim))
 			break;
 	}
-	claim->by_priority = claim->past = false;
+	claim->by_priority = claim->over = false;
 	return ok;
 }
 
@@ -280,7 +297,7 @@ claim_limited(QueueClaim *claim, BusyPage *busy)
 		queue_limited_offer(claim, Min(wanted, OFFERS_AT_ONCE));
 	do
 		ok = claim_once(claim, busy);
-	while (ok && !claim->closed && claim->claimed_count < wanted && claim->bytes < claim->request->max_bytes &&
+	while (ok && !claim->closed && !has_enough(claim) &&
 		   queue_limited_offer(claim, Min(wanted - claim->claimed_count, OFFERS_AT_ONCE)) > 0);
 	return ok;
 }
@@ -376,7 +393,7 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	claim->bytes = 0;
 	claim->lacks_slots = false;
 	claim->sweep = claim->move = false;
-	claim->by_priority = claim->past = false;
+	claim->by_priority = claim->over = false;
 	claim->looked_at = 0;
 	claim->ordered = request->def->options.ordered;
 	claim->order.lacks_keys = claim->order.chosen = false;

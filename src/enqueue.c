@@ -56,6 +56,7 @@ typedef struct Store
 	bool	   *stored;
 	HeapTuple  *tuples;
 	int		   *chosen;			/* the messages of the tuples */
+	bool		lacking;		/* the queue should have one segment more */
 } Store;
 
 /* DT_NOBEGIN: at once. */
@@ -123,9 +124,7 @@ open_place(Store *store, const Place *place, QueueSegment **segment)
 	}
 	if (rel == NULL)
 		rel = queue_place_open_active(state, store->size, segment, &lacking);
-	/* Now, not at commit: a large transaction is to go on in the next segment. */
-	if (lacking && queue_state_ask(state, QUEUE_ASK_RESERVE))
-		queue_wakeup_worker(MyDatabaseId);
+	store->lacking |= lacking;
 	return rel;
 }
 
@@ -245,6 +244,12 @@ store_place(Store *store, int first)
 		heap_freetuple(store->tuples[i]);
 	}
 	table_close(rel, NoLock);
+	/*
+	 * Now, not at commit: a large transaction is to go on in the next segment. Not
+	 * before: the worker makes none for a queue that looks unused.
+	 */
+	if (store->lacking && queue_state_ask(state, QUEUE_ASK_RESERVE))
+		queue_wakeup_worker(MyDatabaseId);
 }
 
 static void

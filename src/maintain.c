@@ -61,10 +61,7 @@ queue_maintain_failures(void)
 bool
 queue_maintain_is_unused(QueueState *state)
 {
-	uint32		active = pg_atomic_read_u32(&state->active);
-
-	return active != QUEUE_NONE && pg_atomic_read_u32(&queue_segment_at(active)->pages) == 0 &&
-		state->timed == 0 && !queue_ring_has_sealed(state);
+	return pg_atomic_read_u32(&state->active) != QUEUE_NONE && !queue_ring_is_used(state);
 }
 
 /*

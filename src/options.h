@@ -13,6 +13,11 @@
 
 /* Priorities are 0 to 9, higher ones go first; a message without one has this. */
 #define QUEUE_PRIORITIES 10
+
+/* Where messages of a priority are: in segments for it, or, + QUEUE_PRIORITIES, with those of others. */
+#define QUEUE_SOURCES (2 * QUEUE_PRIORITIES)
+#define QUEUE_PRIORITY_OF(source) ((source) % QUEUE_PRIORITIES)
+#define QUEUE_SOURCE_IS_MIXED(source) ((source) >= QUEUE_PRIORITIES)
 #define QUEUE_PRIORITY_DEFAULT 4
 
 typedef enum QueueBackoff

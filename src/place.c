@@ -256,7 +256,7 @@ choose_bucket(QueueState *state, int64 size, const QueueBucket *bucket, bool *la
 		fresh->timed = role == QUEUE_SEGMENT_TIMED;
 		fresh->bucket = *bucket;
 		queue_ring_set_priority(state, fresh, bucket->priority);
-		queue_ring_know_priority(state, bucket->priority, queue_clock_wall());
+		queue_ring_know_source(state, bucket->priority, queue_clock_wall());
 		state->timed += fresh->timed;
 		chosen = fresh;
 	}

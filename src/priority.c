@@ -7,7 +7,8 @@
  * has to be raised. Each priority's messages are in segments of their own, oldest
  * first, so only the first of each has to be compared. When that was enqueued is
  * known roughly, in QueueState.heads: no later than it was, but for messages that
- * came back after somebody had found nothing of their priority.
+ * came back after somebody had found nothing of their priority. Those that had to
+ * be stored with others are a source of their own, and in no order.
  */
 #include "postgres.h"
 
@@ -16,7 +17,10 @@
 #include "priority.h"
 
 /* So often a call may turn to a priority that is not first after all; then it takes what is there. */
-#define TURNS_IN_VAIN (2 * QUEUE_PRIORITIES)
+#define TURNS_IN_VAIN (2 * QUEUE_SOURCES)
+
+/* Of what is in no order, so much is taken at a time if priority is strict, us. */
+#define STRICT_STEP INT64CONST(1000000)
 
 /* ---- pages on which there are several ---- */
 
@@ -55,9 +59,12 @@ queue_priority_look_for(QueueSegment *segment, int priority)
 {
 	uint32		moment = queue_priority_moment(segment);
 	uint32		old = pg_atomic_read_u32(&segment->absent);
-	uint32		mixed = pg_atomic_read_u32(&segment->mixed);
+	uint32		mixed;
 	uint32		known;
 
+	/* What was counted by then is on these pages. */
+	pg_read_barrier();
+	mixed = pg_atomic_read_u32(&segment->mixed);
 	for (BlockNumber page = 0; page < mixed; page++)
 		if (queue_priority_may_be_on(segment, page, priority))
 			return;
@@ -67,11 +74,11 @@ queue_priority_look_for(QueueSegment *segment, int priority)
 
 /* ---- turns ---- */
 
-/* Whether a queue has messages of more than one. */
+/* Whether a queue has messages in more than one source. */
 bool
 queue_priority_several(QueueState *state)
 {
-	uint32		known = pg_atomic_read_u32(&state->priorities);
+	uint32		known = pg_atomic_read_u32(&state->sources);
 
 	return (known & (known - 1)) != 0;
 }
@@ -82,68 +89,87 @@ queue_priority_begin(QueuePriorityTurns *turns, QueueState *state, const QueueOp
 {
 	turns->state = state;
 	turns->step = options->priority_mode == QUEUE_PRIORITY_AGING ? options->aging_step : 0;
-	turns->left = pg_atomic_read_u32(&state->priorities);
+	turns->left = pg_atomic_read_u32(&state->sources);
 	turns->in_vain = 0;
-	for (int i = 0; i < QUEUE_PRIORITIES; i++)
-		if ((TimestampTz) pg_atomic_read_u64(&state->heads[i]) > wall)
-			pg_atomic_write_u64(&state->heads[i], (uint64) wall);
+	for (int i = 0; i < QUEUE_SOURCES; i++)
+	{
+		turns->seen[i] = pg_atomic_read_u64(&state->heads[i]);
+		turns->heads[i] = Min((TimestampTz) turns->seen[i], wall);
+	}
 }
 
-/* By this the first messages of priorities are compared: lower goes first. */
+/* By this the first messages of sources are compared: lower goes first. */
 static TimestampTz
-rank_of(const QueuePriorityTurns *turns, int priority)
+rank_of(const QueuePriorityTurns *turns, int source)
 {
-	return (TimestampTz) turns->heads[priority] - priority * turns->step;
+	return turns->heads[source] - QUEUE_PRIORITY_OF(source) * turns->step;
 }
 
-/* The priority to go on with, and up to when its messages come before all others. */
+/* Those that are compared by rank: all, or strictly the two of the highest priority. */
+static uint32
+comparable(const QueuePriorityTurns *turns)
+{
+	int			highest = pg_leftmost_one_pos32((turns->left | turns->left >> QUEUE_PRIORITIES) & BITS);
+
+	if (turns->step > 0)
+		return turns->left;
+	return turns->left & (1 << highest | 1 << (QUEUE_PRIORITIES + highest));
+}
+
+/* The source to go on with, and up to when its messages come before all others. */
 bool
-queue_priority_next(QueuePriorityTurns *turns, int *priority, TimestampTz *until)
+queue_priority_next(QueuePriorityTurns *turns, int *source, TimestampTz *until)
 {
 	TimestampTz first = DT_NOEND;
 	TimestampTz second = DT_NOEND;
+	uint32		among;
 
 	if (turns->left == 0)
 		return false;
-	for (int i = 0; i < QUEUE_PRIORITIES; i++)
-		turns->heads[i] = pg_atomic_read_u64(&turns->state->heads[i]);
-	if (turns->step == 0)
-		turns->priority = pg_leftmost_one_pos32(turns->left);
-	for (int i = QUEUE_PRIORITIES - 1; i >= 0 && turns->step > 0; i--)
+	among = comparable(turns);
+	for (int i = QUEUE_SOURCES - 1; i >= 0; i--)
 	{
 		TimestampTz rank;
 
-		if (!(turns->left & (1 << i)))
+		if (!(among & (1 << i)))
 			continue;
 		rank = rank_of(turns, i);
 		if (rank < first || first == DT_NOEND)
 		{
 			second = first;
 			first = rank;
-			turns->priority = i;
+			turns->source = i;
 		}
 		else
 			second = Min(second, rank);
 	}
-	*priority = turns->priority;
-	*until = second == DT_NOEND || turns->in_vain > TURNS_IN_VAIN ? DT_NOEND : second + turns->priority * turns->step;
+	*source = turns->source;
+	*until = DT_NOEND;
+	if (turns->in_vain > TURNS_IN_VAIN)
+		return true;
+	if (second != DT_NOEND)
+		*until = second + QUEUE_PRIORITY_OF(*source) * turns->step;
+	if (QUEUE_SOURCE_IS_MIXED(*source))
+		*until = Min(*until, turns->heads[*source] + Max(turns->step, STRICT_STEP));
 	return true;
 }
 
 /*
- * All of the priority was looked at, or it has come to a message that is past its
- * turn. "head" is when that was enqueued, or else the last one taken, or now if
- * there was none at all; DT_NOEND: something else was there, of which we know
- * nothing.
+ * A source was looked at, for what is not past its turn. "next" is when the first
+ * one that is was enqueued, DT_NOEND: there was none. "head" is what all others
+ * may know of its first message; DT_NOEND: nothing.
  */
 void
-queue_priority_looked(QueuePriorityTurns *turns, TimestampTz head, bool past, bool took)
+queue_priority_looked(QueuePriorityTurns *turns, TimestampTz head, TimestampTz next, bool took)
 {
+	int			source = turns->source;
+
 	/* If it was set since, somebody may have found an older one. */
 	if (head != DT_NOEND)
-		pg_atomic_compare_exchange_u64(&turns->state->heads[turns->priority],
-									   &turns->heads[turns->priority], (uint64) head);
+		pg_atomic_compare_exchange_u64(&turns->state->heads[source], &turns->seen[source], (uint64) head);
 	turns->in_vain += !took;
-	if (!past)
-		turns->left &= ~(1 << turns->priority);
+	if (next != DT_NOEND)
+		turns->heads[source] = next;
+	else
+		turns->left &= ~(1 << source);
 }

@@ -13,8 +13,9 @@ typedef struct QueuePriorityTurns
 	QueueState *state;
 	int64		step;			/* us of waiting that make up for one priority; 0: none do */
 	uint32		left;			/* bits of those in which there may be more */
-	int			priority;		/* whose turn it is */
-	uint64		heads[QUEUE_PRIORITIES];	/* as they were when that was chosen */
+	int			source;			/* whose turn it is */
+	TimestampTz heads[QUEUE_SOURCES];	/* when their first messages were enqueued, as far as the call knows */
+	uint64		seen[QUEUE_SOURCES];	/* what QueueState.heads was when it began */
 	int			in_vain;		/* turns, of all */
 } QueuePriorityTurns;
 
@@ -30,7 +31,8 @@ extern void queue_priority_look_for(QueueSegment *segment, int priority);
 extern bool queue_priority_several(QueueState *state);
 extern void queue_priority_begin(QueuePriorityTurns *turns, QueueState *state, const QueueOptions *options,
 								 TimestampTz wall);
-extern bool queue_priority_next(QueuePriorityTurns *turns, int *priority, TimestampTz *until);
-extern void queue_priority_looked(QueuePriorityTurns *turns, TimestampTz head, bool past, bool took);
+extern bool queue_priority_next(QueuePriorityTurns *turns, int *source, TimestampTz *until);
+extern void queue_priority_looked(QueuePriorityTurns *turns, TimestampTz head, TimestampTz next,
+								  bool took);
 
 #endif							/* QUEUE_PRIORITY_H */

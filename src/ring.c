@@ -60,23 +60,32 @@ free_ring(QueueState *state)
 	state->reserves = 0;
 	state->timed = 0;
 	state->copies = QUEUE_NONE;
-	pg_atomic_write_u32(&state->priorities, 0);
+	pg_atomic_write_u32(&state->sources, 0);
 	pg_atomic_write_u32(&state->copies_unknown, 1);
 	pg_atomic_fetch_add_u32(&state->blocked_changes, 1);
 }
 
+/* Those of which a segment may have messages. */
+static uint32
+sources_of(QueueSegment *segment)
+{
+	uint32		own = 1 << segment->priority;
+
+	return own | (pg_atomic_read_u32(&segment->priorities) & ~own) << QUEUE_PRIORITIES;
+}
+
 /*
- * Have claims look for a priority, whose first message was enqueued no earlier
- * than "head", among those of a queue. The ring lock must be held.
+ * Have claims look at a source, whose first message was enqueued no earlier than
+ * "head", among those of a queue. The ring lock must be held.
  */
 void
-queue_ring_know_priority(QueueState *state, int priority, TimestampTz head)
+queue_ring_know_source(QueueState *state, int source, TimestampTz head)
 {
-	uint32		known = pg_atomic_read_u32(&state->priorities);
+	uint32		known = pg_atomic_read_u32(&state->sources);
 
-	if (!(known & (1 << priority)) || head < (TimestampTz) pg_atomic_read_u64(&state->heads[priority]))
-		pg_atomic_write_u64(&state->heads[priority], (uint64) head);
-	pg_atomic_write_u32(&state->priorities, known | (1 << priority));
+	if (!(known & (1 << source)) || head < (TimestampTz) pg_atomic_read_u64(&state->heads[source]))
+		pg_atomic_write_u64(&state->heads[source], (uint64) head);
+	pg_atomic_write_u32(&state->sources, known | (1 << source));
 }
 
 /* An empty segment is for messages of a priority. The ring lock must be held. */
@@ -102,16 +111,20 @@ queue_ring_note_priority(QueueState *state, QueueSegment *segment, BlockNumber p
 
 	if (known && own && page >= pg_atomic_read_u32(&segment->mixed))
 		return;
-	/* Whoever has read the page before knows that it was before. */
+	if (!known || (!own && page >= pg_atomic_read_u32(&segment->mixed)))
+	{
+		LWLockAcquire(lock, LW_EXCLUSIVE);
+		pg_atomic_fetch_or_u32(&segment->priorities, 1 << priority);
+		if (page >= pg_atomic_read_u32(&segment->mixed))
+			pg_atomic_write_u32(&segment->mixed, page + 1);
+		queue_ring_know_source(state, QUEUE_PRIORITIES + priority, queue_clock_wall());
+		LWLockRelease(lock);
+	}
+	/*
+	 * Whoever has read the page before knows that it was before, and whoever
+	 * has read the count since knows of the page.
+	 */
 	pg_atomic_fetch_add_u32(&segment->foreign, 1);
-	if (known && (own || page < pg_atomic_read_u32(&segment->mixed)))
-		return;
-	LWLockAcquire(lock, LW_EXCLUSIVE);
-	pg_atomic_fetch_or_u32(&segment->priorities, 1 << priority);
-	if (segment->priority != priority && page >= pg_atomic_read_u32(&segment->mixed))
-		pg_atomic_write_u32(&segment->mixed, page + 1);
-	queue_ring_know_priority(state, priority, queue_clock_wall());
-	LWLockRelease(lock);
 }
 
 /*
@@ -125,11 +138,11 @@ queue_ring_found_priority(QueueState *state, QueueSegment *segment, BlockNumber 
 	LWLock	   *lock = queue_state_ring_lock(state);
 
 	queue_ring_note_priority(state, segment, page, priority);
-	/* Where they are for its priority, claims know better. */
+	/* Where the segment is for them, claims know better. */
 	if (segment->priority == priority)
 		return;
 	LWLockAcquire(lock, LW_EXCLUSIVE);
-	queue_ring_know_priority(state, priority, head);
+	queue_ring_know_source(state, QUEUE_PRIORITIES + priority, head);
 	LWLockRelease(lock);
 }
 
@@ -307,7 +320,7 @@ link_ring(QueueState *state, const QueueSegmentFacts *facts, int n)
 		if (segment == NULL)
 			return false;
 		append(state, segment);
-		queue_ring_know_priority(state, segment->priority, Min(facts[i].enqueued_at, wall));
+		queue_ring_know_source(state, segment->priority, Min(facts[i].enqueued_at, wall));
 		if (i == active)
 			make_active(state, segment);
 		else if (role == QUEUE_SEGMENT_RESERVE)
@@ -418,7 +431,7 @@ add(QueueState *state, Oid relid, int32 number)
 	if (segment)
 	{
 		append(state, segment);
-		queue_ring_know_priority(state, segment->priority, Min(facts.enqueued_at, queue_clock_wall()));
+		queue_ring_know_source(state, segment->priority, Min(facts.enqueued_at, queue_clock_wall()));
 		if (pg_atomic_read_u32(&state->active) == QUEUE_NONE)
 			make_active(state, segment);
 		else if (facts.pages > 0 || facts.half_emptied)
@@ -517,12 +530,13 @@ is_in_lane(const QueueSegment *segment, QueueLane lane)
 
 /*
  * Walk a lane of the ring from the oldest segment on, past those that have
- * nothing due by "now", or nothing of some priorities (bits). *position begins as 0 and is the rank of the segment
- * seen last: whoever moves to the end meanwhile gets a new rank, so none is
+ * nothing due by "now", or nothing of some sources (bits). *position begins as 0
+ * and is the rank of the segment seen last: whoever moves to the end meanwhile
+ * gets a new rank, so none is
  * missed.
  */
 bool
-queue_ring_next_of(QueueState *state, QueueLane lane, uint32 priorities, uint64 *position, QueueTime now,
+queue_ring_next_of(QueueState *state, QueueLane lane, uint32 sources, uint64 *position, QueueTime now,
 				   QueueSegment **segment, uint32 *generation)
 {
 	LWLock	   *lock = queue_state_ring_lock(state);
@@ -537,7 +551,7 @@ queue_ring_next_of(QueueState *state, QueueLane lane, uint32 priorities, uint64 
 			continue;
 		*position = candidate->rank;
 		if (!is_in_lane(candidate, lane) || queue_map_due(candidate) > now ||
-			!(pg_atomic_read_u32(&candidate->priorities) & priorities))
+			!(sources_of(candidate) & sources))
 			continue;
 		*segment = candidate;
 		*generation = pg_atomic_read_u32(&candidate->generation);
@@ -547,7 +561,7 @@ queue_ring_next_of(QueueState *state, QueueLane lane, uint32 priorities, uint64 
 	return found;
 }
 
-/* The same of any priority. */
+/* The same of any source. */
 bool
 queue_ring_next_in(QueueState *state, QueueLane lane, uint64 *position, QueueTime now,
 				   QueueSegment **segment, uint32 *generation)
@@ -621,15 +635,15 @@ queue_ring_advance(QueueState *state, QueueSegment *full)
 	LWLockRelease(lock);
 }
 
-/* Forget priorities of which there can be nothing. The ring lock must be held. */
+/* Forget sources in which there can be nothing. The ring lock must be held. */
 static void
-forget_priorities(QueueState *state)
+forget_sources(QueueState *state)
 {
 	uint32		left = 0;
 
 	for (uint32 i = state->first_segment; i != QUEUE_NONE; i = queue_segment_at(i)->next)
-		left |= pg_atomic_read_u32(&queue_segment_at(i)->priorities);
-	pg_atomic_write_u32(&state->priorities, left);
+		left |= sources_of(queue_segment_at(i));
+	pg_atomic_write_u32(&state->sources, left);
 }
 
 /* An emptied segment goes to the end of the ring. */
@@ -648,10 +662,25 @@ queue_ring_reuse(QueueState *state, QueueSegment *emptied)
 	emptied->timed = false;
 	emptied->copies = false;
 	queue_ring_set_priority(state, emptied, QUEUE_PRIORITY_DEFAULT);
-	forget_priorities(state);
+	forget_sources(state);
 	queue_ring_provide_copies(state);
 	emptied->bucket = (QueueBucket) {0};
 	LWLockRelease(lock);
+}
+
+/* Whether anything was stored that may be there still. */
+bool
+queue_ring_is_used(QueueState *state)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+	bool		found = false;
+
+	LWLockAcquire(lock, LW_SHARED);
+	for (uint32 i = state->first_segment; i != QUEUE_NONE && !found; i = queue_segment_at(i)->next)
+		found = queue_segment_at(i)->role == QUEUE_SEGMENT_SEALED ||
+			pg_atomic_read_u32(&queue_segment_at(i)->pages) > 0;
+	LWLockRelease(lock);
+	return found;
 }
 
 /* Whether one may be waiting to be emptied. */

@@ -25,7 +25,7 @@ extern void queue_ring_refresh(QueueState *state, QueueSegment *segment, Relatio
 extern void queue_ring_remove_all(QueueState *state);
 extern bool queue_ring_next_in(QueueState *state, QueueLane lane, uint64 *position, QueueTime now,
 							   QueueSegment **segment, uint32 *generation);
-extern bool queue_ring_next_of(QueueState *state, QueueLane lane, uint32 priorities, uint64 *position,
+extern bool queue_ring_next_of(QueueState *state, QueueLane lane, uint32 sources, uint64 *position,
 							   QueueTime now, QueueSegment **segment, uint32 *generation);
 extern bool queue_ring_next(QueueState *state, uint64 *position, QueueTime now,
 							QueueSegment **segment, uint32 *generation);
@@ -34,6 +34,7 @@ extern QueueTime queue_ring_due(QueueState *state);
 extern void queue_ring_advance(QueueState *state, QueueSegment *full);
 extern void queue_ring_reuse(QueueState *state, QueueSegment *emptied);
 extern bool queue_ring_has_sealed(QueueState *state);
+extern bool queue_ring_is_used(QueueState *state);
 extern QueueTime queue_ring_reclaim_at(QueueState *state, QueueTime now);
 extern bool queue_ring_has(QueueState *state, Oid relid);
 extern int32 queue_ring_next_number(QueueState *state);
@@ -47,7 +48,7 @@ extern void queue_ring_found_priority(QueueState *state, QueueSegment *segment, 
 #define QUEUE_BUCKET_NEAR USECS_PER_MINUTE
 
 /* the ring lock must be held */
-extern void queue_ring_know_priority(QueueState *state, int priority, TimestampTz head);
+extern void queue_ring_know_source(QueueState *state, int source, TimestampTz head);
 extern void queue_ring_set_priority(QueueState *state, QueueSegment *segment, int priority);
 extern QueueSegment *queue_ring_use_reserve(QueueState *state, QueueSegmentRole role);
 extern void queue_ring_provide_copies(QueueState *state);

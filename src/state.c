@@ -147,8 +147,8 @@ reset(QueueState *state, Oid database, int32 id)
 	pg_atomic_init_u64(&state->meters_due, (uint64) QUEUE_TIME_NEVER);
 	pg_atomic_init_u64(&state->meters_closed, 0);
 	pg_atomic_init_u32(&state->round, 0);
-	pg_atomic_init_u32(&state->priorities, 0);
-	for (int i = 0; i < QUEUE_PRIORITIES; i++)
+	pg_atomic_init_u32(&state->sources, 0);
+	for (int i = 0; i < QUEUE_SOURCES; i++)
 		pg_atomic_init_u64(&state->heads[i], 0);
 	pg_atomic_init_u32(&state->turn, 0);
 	pg_atomic_init_u32(&state->ready_keys, 0);

@@ -70,8 +70,8 @@ typedef struct QueueState
 	pg_atomic_uint32 sleepers;
 	pg_atomic_uint32 standbys;	/* sleepers that wait to become the active consumer */
 	pg_atomic_uint32 inexact;	/* counters are being rebuilt */
-	pg_atomic_uint32 priorities;	/* bits of those that may be there (priority.c) */
-	pg_atomic_uint64 heads[QUEUE_PRIORITIES]; /* of each, when its first message was enqueued, by the wall clock */
+	pg_atomic_uint32 sources;	/* bits of those that may have something (priority.c) */
+	pg_atomic_uint64 heads[QUEUE_SOURCES];	/* of each, when its first message was enqueued, by the wall clock */
 	pg_atomic_uint32 round;		/* counts claims: which lane is first */
 	pg_atomic_uint32 turn;		/* pid of who claims from an ordered queue; 0: nobody */
 	pg_atomic_uint32 ready_keys;	/* in the list below */

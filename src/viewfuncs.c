@@ -143,7 +143,7 @@ oldest_ready(QueueState *state)
 {
 	TimestampTz at = DT_NOEND;
 	QueueTime	now = queue_clock_now();
-	uint32		left = pg_atomic_read_u32(&state->priorities);
+	uint32		left = pg_atomic_read_u32(&state->sources) & ((1 << QUEUE_PRIORITIES) - 1);
 	uint64		position = 0;
 	QueueSegment *segment;
 	uint32		generation;

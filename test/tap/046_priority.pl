@@ -44,8 +44,8 @@ sub await_reserve
 {
 	my ($queue) = @_;
 
-	ok($node->poll_query_until('postgres',
-			"SELECT count(*) > 0 FROM queue.segments WHERE queue = '$queue' AND state = 'reserve'"), 'the worker has made a segment');
+	ok(await($node, "SELECT count(*) > 0 FROM queue.segments WHERE queue = '$queue' AND state = 'reserve'", limit => 10), "$queue: the worker has made a segment")
+		or diag(query("SELECT number, state, size, live, priorities FROM queue.segments WHERE queue = '$queue'"));
 }
 
 sub states
@@ -109,6 +109,7 @@ is(main::pop('mixed', 30),
 	join(' ', map { my $p = 9 - $_; map { "$p:" . ($_ * 10 + $p) } 0 .. 2 } 0 .. 9), 'they come in order all the same');
 ok($node->poll_query_until('postgres',
 		q{SELECT count(*) > 0 FROM queue.segments WHERE queue = 'mixed' AND state = 'reserve'}), 'the worker makes segments');
+is(query(q{SELECT bool_and(priorities = '{}') FROM queue.segments WHERE queue = 'mixed' AND state = 'reserve'}), 't', 'of no priority yet');
 query(q{SELECT queue.enqueue('mixed', to_jsonb(n), priority => n % 10) FROM generate_series(0, 29) n});
 $node->restart;
 ok($node->poll_query_until('postgres', q{SELECT exact FROM queue.stats WHERE queue = 'mixed'}), 'all is counted');
@@ -125,8 +126,7 @@ is(query(q{SELECT exact FROM queue.stats WHERE queue = 'mixed'}), 'f', 'which is
 is(main::pop('mixed', 30),
 	join(' ', map { my $p = 9 - $_; map { "$p:" . ($_ * 10 + $p) } 0 .. 2 } 0 .. 9), 'all come in order');
 query(q{COMMIT PREPARED 'uncounted'});
-is(main::pop('mixed', 30), '9:open', 'and what was prepared');
-is(query(q{SELECT count(*) > 1, bool_and(priorities = '{}') FROM queue.segments WHERE queue = 'mixed' AND state = 'reserve'}), 't|t', 'a reserve has none');
+ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM queue.pop('mixed', 1) WHERE payload = '"open"'}), 'and what was prepared');
 
 # ----- nothing starves with aging
 
@@ -146,6 +146,41 @@ for (1 .. 30)
 is($overtaken, 17, 'a low one is overtaken for as long as the distance of the priorities says')
   or diag $overtaken;
 is(main::pop('aging', 1), '9:high', 'the higher one comes after it');
+
+# a producer comes back to its page, when others have gone on to the next
+query(q{
+	SELECT queue.create('pages', '{"aging_step": "10 s"}');
+	SELECT queue.enqueue('pages', '1', priority => 7);
+});
+await_reserve('pages');
+query(q{SELECT count(*) FROM queue.pop('pages')});
+my $small = $node->background_psql('postgres');
+$small->query_safe(q{SELECT queue.enqueue('pages', '1', priority => 7)});
+query(q{SELECT queue.enqueue_bytes('pages', sha512(n::text::bytea) || decode((SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 180) WHERE n > 0), 'hex'), priority => 7)
+	FROM generate_series(1, 5) n});
+query(q{SELECT queue.clock_advance('100 s')});
+$small->query_safe(q{SELECT queue.enqueue('pages', '7', priority => 7)});
+$small->quit;
+query(q{SELECT queue.enqueue('pages', '8', priority => 9)});
+is(query(q{SELECT count(*) FROM queue.pop('pages', 2)}), '2', 'two of the first page');
+is(query(q{SELECT string_agg(coalesce(payload::text, 'large'), ' ') FROM queue.pop('pages', 1)}), 'large', 'then the next, of whatever page') for 1 .. 4;
+is(query(q{SELECT payload FROM queue.pop('pages')}), $_, "then $_") for 8, 7;
+
+# who asks for a key has looked at what comes first, and left it there
+query(q{
+	SELECT queue.create('keyed', '{"aging_step": "10 s"}');
+	SELECT queue.enqueue('keyed', '1', priority => 0);
+});
+await_reserve('keyed');
+query(q{
+	SELECT count(*) FROM queue.pop('keyed');
+	SELECT queue.enqueue('keyed', to_jsonb(n), key => 'a', priority => 0) FROM generate_series(1, 3) n;
+});
+query(q{SELECT queue.clock_advance('200 s')});
+query(q{SELECT queue.enqueue('keyed', '"wanted"', key => 'b', priority => 0)});
+query(q{SELECT queue.enqueue('keyed', '"high"', key => 'c', priority => 9)});
+is(query(q{SELECT payload #>> '{}' FROM queue.dequeue('keyed', options => '{"key": "b"}')}), 'wanted', 'one of a key is taken from behind others');
+is(main::pop('keyed', 4), '0:1 0:2 0:3 9:high', 'which come as before');
 
 # ----- timed messages of several priorities, through their buckets
 
