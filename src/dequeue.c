@@ -234,7 +234,7 @@ head_of_source(const QueueClaim *claim)
 		return DT_NOEND;
 	if (claim->looked_at == 0)
 		return claim->visit.wall;
-	if (has_enough(claim))
+	if (claim->closed || has_enough(claim))
 		return claim->begun == DT_NOBEGIN ? DT_NOEND : Min(claim->begun, claim->next);
 	return claim->next != DT_NOEND ? claim->next : claim->last;
 }

@@ -49,6 +49,8 @@ QUEUES = {
 PURGED = {"swept"}
 ALTERED = "altered"
 
+URGENT = "urgent"
+
 # For a backlog that stays: see run --backlog.
 DEEP = "deep"
 

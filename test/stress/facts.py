@@ -117,6 +117,7 @@ class Facts:
         self.transactions = collections.defaultdict(Transaction)
         self.resolutions = {}
         self.crashes = []
+        self.surveyed = []          # when the priorities of what a crash left were known again
         self.odd = []
         self.final = {}
         self.messages = {}
@@ -160,6 +161,8 @@ class Facts:
                 # Between the last answer of before and the first of after it.
                 record.setdefault("cut", record["t1"])
                 self.crashes.append(record)
+            elif kind == "known":
+                self.surveyed.append(record["t1"])
             elif kind == "slow":
                 self.violate("slow", "%s took %.1f s" % (record["text"], record["seconds"]))
             elif kind == "odd":

@@ -12,7 +12,7 @@ import time
 
 import psycopg2
 
-from client import DEEP, DEQUEUED, Failed, Lost, payload, resolve, seconds
+from client import DEEP, DEQUEUED, URGENT, Failed, Lost, payload, resolve, seconds
 from clients import Consumer, Producer
 from history import now
 from servers import Trouble
@@ -170,6 +170,15 @@ class Saboteur(Producer, Consumer):
                         cut=cut or min(ended, self.site.primary.accepting_since() or ended))
         if self.arguments.backlog:
             self.first_delivery()
+        self.await_survey()
+
+    def await_survey(self):
+        """Until the worker knows the priorities of what it found."""
+        while not self.call("SELECT bool_and(priorities IS NOT NULL) FROM queue.segments WHERE queue = %s", URGENT)[0][0]:
+            if now() > self.crew.deadline + 20:
+                raise SystemExit("stress: priorities are not known after a crash")
+            time.sleep(0.01)
+        self.writer.put("known", t1=now())
 
     def hold(self):
         """Leases that are there for sure when the server dies."""

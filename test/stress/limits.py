@@ -8,11 +8,13 @@ A message counts from the answer that brought it to the earliest moment at which
 lease may have ended: the deadline, that of an extension, a settlement, a rollback, a
 crash. What was taken by pop, or while the clock was moved, is left out.
 
-A message waits from its commit until somebody touches it. With aging those come after
+A message waits from its commit until somebody touches it. What a call without an answer may have taken is not judged
+where that may have been so: a lease that ran out shows in the attempt, one that a crash ended does not. With aging those come after
 it whose time of enqueue, less the step for each priority, is later; where keys take turns,
-so many of another key may be delivered as of its own. It is judged up to the next crash: after that
-its priority is known for certain only when the worker has counted. Calls side by side pass over
-what another one has in hand, so a few more are allowed.
+so many of another key may be delivered as of its own. What was delivered after a crash before the worker
+had looked at all that it left does not count by priority, and turns are judged up to the crash.
+Calls side by side pass over what another one has in hand, so a few more are allowed. What was taken
+by a call that asked for a key does not count.
 """
 
 import bisect
@@ -72,7 +74,7 @@ class LimitLaws:
         delivered = collections.defaultdict(list)
         for message in self.messages.values():
             for delivery in message.deliveries:
-                if delivery.t1 is not None and not delivery.unclear:
+                if delivery.t1 is not None and not delivery.unclear and "key" not in delivery.op.record:
                     delivered[message.op.record["q"]].append((delivery.op.t0, delivery))
         for deliveries in delivered.values():
             deliveries.sort(key=lambda entry: entry[0])
@@ -84,8 +86,14 @@ class LimitLaws:
                 continue
             touched = min([delivery.t0 for delivery in message.deliveries] +
                           [cancel.t0 for cancel in message.touches], default=INFINITY)
-            touched = min([touched] + [crash["t0"] for crash in self.crashes if crash["t1"] > op.ended])
+            if not options.get("aging"):
+                touched = min([touched] + [crash["t0"] for crash in self.crashes if crash["t1"] > op.ended])
             queue = op.record["q"]
+            first = min(message.deliveries, key=lambda delivery: delivery.t0, default=None)
+            if first is None:
+                touched = min([touched] + [lost.t0 for lost in self.lost_dequeues[queue] if lost.t0 > op.ended])
+            elif first.attempt != 1:
+                continue
             among = slice(bisect.bisect(begins[queue], op.ended + MARGIN) if queue in begins else 0,
                           bisect.bisect(begins.get(queue, ()), touched - MARGIN))
             others = [delivery for _, delivery in delivered[queue][among] if self.could_see(delivery.op, op)]
@@ -100,9 +108,24 @@ class LimitLaws:
     def clock_moved(self, begin, end):
         """Whether the server's wall clock may have been moved, or set back by a crash."""
         moves = [(self.clock.early(t0), self.clock.late(t1)) for t0, t1, _, _ in self.clock.moves]
-        # Besides, what a crash finds on the pages of another priority goes with that until it is counted.
-        moves += [(crash["t0"], crash["t1"]) for crash in self.crashes]
+        for crash in self.crashes:
+            if any(t0 <= crash["t1"] for t0, _ in moves):
+                moves.append((crash["t0"], crash["t1"]))
         return any(t1 >= begin - MARGIN and t0 <= end + MARGIN for t0, t1 in moves)
+
+    def priorities_unknown(self, t0):
+        """Whether a call at that moment may not have known which priorities there are."""
+        return any(crash["t0"] - MARGIN <= t0 <= MARGIN + min(
+            [known for known in self.surveyed if known > crash["t1"]], default=INFINITY) for crash in self.crashes)
+
+    def held_at_a_crash(self, queue, t0):
+        """Whether it was then that a call without an answer may have held messages, until a crash."""
+        for lost in self.lost_dequeues[queue]:
+            crash = next((crash for crash in self.crashes if crash["t1"] > lost.t0), None)
+            until = INFINITY if lost.t1 is None else lost.t1 + lost.record["lease"]
+            if crash and crash["t0"] <= until and lost.t0 - MARGIN <= t0 <= crash["t1"] + MARGIN:
+                return True
+        return False
 
     def could_see(self, op, enqueue):
         """Whether a call's snapshot is surely of after a commit."""
@@ -111,8 +134,10 @@ class LimitLaws:
     def check_aging(self, message, others, step):
         def rank(op, moment):
             return moment - op.record.get("priority", USUAL) * step
-        own = rank(message.op, message.op.t1 or message.op.ended) + 2 * step
-        after = [delivery for delivery in others if rank(delivery.message.op, delivery.message.op.t0) > own]
+        own = rank(message.op, message.op.ended) + 2 * step
+        after = [delivery for delivery in others if rank(delivery.message.op, delivery.message.op.t0) > own and
+                 not self.priorities_unknown(delivery.op.t0) and
+                 not self.held_at_a_crash(message.op.record["q"], delivery.op.t0)]
         if len(after) > OVERTAKEN:
             self.violate("starved", "%d messages were delivered before it that come after it" % len(after), message.tag)
 
