@@ -59,7 +59,7 @@ SELECT queue.create('surface');
 SELECT columns_are('queues', 'surface', ARRAY['id', 'state', 'enqueued_at', 'deliver_at', 'delay', 'expires_at', 'ttl', 'key', 'priority', 'headers', 'payload', 'body', 'dedup_key', 'unique_key', 'options', 'failures', 'last_error', 'lease_until', 'lease_owner']);
 SELECT columns_are('queue', 'stats', ARRAY['queue', 'ready', 'leased', 'delayed', 'failed', 'dead', 'oldest_ready_age', 'total_enqueued', 'total_dequeued', 'total_acked', 'total_failed', 'total_dead', 'total_expired', 'total_cancelled', 'enqueue_rate', 'dequeue_rate', 'ack_rate', 'wait_ms', 'work_ms', 'exact', 'active_consumer', 'active_until']);
 SELECT columns_are('queue', 'leases', ARRAY['queue', 'id', 'state', 'attempt', 'owner', 'pid', 'consumer', 'since', 'until']);
-SELECT columns_are('queue', 'segments', ARRAY['queue', 'segment', 'number', 'state', 'size', 'live', 'next_due', 'kept_because', 'kept_by']);
+SELECT columns_are('queue', 'segments', ARRAY['queue', 'segment', 'number', 'state', 'size', 'live', 'priorities', 'next_due', 'kept_because', 'kept_by']);
 SELECT columns_are('queue', 'limits', ARRAY['queue', 'scope', 'name', 'in_flight', 'rate', 'burst', 'weight', 'leased', 'tokens', 'waiting']);
 SELECT columns_are('queue', 'queues', ARRAY['queue', 'view', 'owner', 'options', 'dead_letter', 'paused_dequeue', 'paused_enqueue', 'pause_reason', 'created_at']);
 SELECT columns_are('queue', 'options', ARRAY['name', 'type', 'choices', 'default', 'meaning', 'available']);
