@@ -183,14 +183,17 @@ claim_lane(QueueClaim *claim, QueueLane lane, int patience, BusyPage *busy)
 	{
 		claim->visit.rel = queue_segment_open(claim->visit.segment, generation, AccessShareLock);
 		if (claim->visit.rel == NULL)
+		{
+			claim->unsure = true;
 			continue;
+		}
 		ok = claim_from_segment(claim, busy);
 		relation_close(claim->visit.rel, AccessShareLock);
 		/* Where segments are in no order, what is over in one says nothing of the next. */
 		if (mixed)
 			claim->over = false;
 	}
-	claim->unsure |= claim->pages_left <= 0 || (mixed && !wants_more(claim));
+	claim->unsure |= !ok || claim->pages_left <= 0 || (mixed && !wants_more(claim));
 	return ok;
 }
 

@@ -250,6 +250,7 @@ store_place(Store *store, int first)
 	 */
 	if (store->lacking && queue_state_ask(state, QUEUE_ASK_RESERVE))
 		queue_wakeup_worker(MyDatabaseId);
+	store->lacking = false;
 }
 
 static void
