@@ -45,6 +45,7 @@
 #include "error.h"
 #include "guc.h"
 #include "message.h"
+#include "priority.h"
 #include "segment.h"
 #include "slot.h"
 
@@ -481,7 +482,8 @@ void
 queue_segment_insert(Relation rel, QueueSegment *segment, HeapTuple *tuples, int n, bool at_end)
 {
 	CommandId	cid = GetCurrentCommandId(true);
-	int			options = at_end ? HEAP_INSERT_SKIP_FSM : 0;
+	/* With priorities too it matters that pages begin in order: none is filled again that a VACUUM has freed. */
+	int			options = at_end || queue_priority_several(&queue_states[segment->queue]) ? HEAP_INSERT_SKIP_FSM : 0;
 	bool		large = false;
 
 	/* Not where this backend inserted last: without a target it is the last page. */

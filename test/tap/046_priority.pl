@@ -166,6 +166,22 @@ is(query(q{SELECT count(*) FROM queue.pop('pages', 2)}), '2', 'two of the first 
 is(query(q{SELECT string_agg(coalesce(payload::text, 'large'), ' ') FROM queue.pop('pages', 1)}), 'large', 'then the next, of whatever page') for 1 .. 4;
 is(query(q{SELECT payload FROM queue.pop('pages')}), $_, "then $_") for 8, 7;
 
+# nor is a page filled again that a VACUUM has freed, before what is behind it is gone
+query(q{
+	SELECT queue.create('freed', '{"aging_step": "10 s"}');
+	SELECT queue.enqueue('freed', '1', priority => 7);
+});
+await_reserve('freed');
+query(q{SELECT count(*) FROM queue.pop('freed')});
+query(q{SELECT queue.enqueue_bytes('freed', sha512(n::text::bytea) || decode((SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 180) WHERE n > 0), 'hex'), priority => 7)
+	FROM generate_series(1, 6) n});
+is(query(q{SELECT count(*) FROM queue.pop('freed', 2)}), '2', 'two of the first page');
+query('VACUUM');
+query(q{SELECT queue.clock_advance('100 s')});
+query(q{SELECT queue.enqueue('freed', '7', priority => 7)});
+query(q{SELECT queue.enqueue('freed', '8', priority => 9)});
+is(query(q{SELECT string_agg(coalesce(payload::text, 'large'), ' ') FROM queue.pop('freed')}), 'large', 'older ones of other pages first') for 1 .. 4;
+
 # who asks for a key has looked at what comes first, and left it there
 query(q{
 	SELECT queue.create('keyed', '{"aging_step": "10 s"}');
