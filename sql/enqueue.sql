@@ -38,8 +38,6 @@ SELECT queue.enqueue('e', '1', deliver_at => 'infinity');
 SELECT queue.enqueue('e', '1', ttl => '-1 s');
 SELECT queue.enqueue('e', '1', headers => '[]');
 SELECT queue.enqueue('e', '1', headers => '{"queue.death": 1}');
-SELECT queue.enqueue('e', '1', dedup_key => 'x');
-SELECT queue.enqueue('e', '1', options => '{"unique_key": "x"}');
 SELECT queue.enqueue('e', '1', options => '{"colour": 1}');
 SELECT queue.enqueue_batch('e', ARRAY['1', NULL]::jsonb[]);
 SELECT queue.enqueue_batch('e', ARRAY['1', '2']::jsonb[], keys => ARRAY['a']);

@@ -59,15 +59,13 @@ SELECT call, outcome('SELECT queue.' || replace(call, 'RECEIPT', quote_literal(:
     'create(''n'', ''{"lease_timeout": "foo"}'')', 'create(''n'', ''{"segment_size": "foo"}'')', 'create(''n'', ''{"backoff_list": []}'')', 'create(''n'', ''{"backoff_list": ["foo"]}'')', 'create(''n'', ''{"max_attempts": 1.5}'')',
     'enqueue_batch(''err'', ''{{1,2},{3,4}}'')', 'enqueue_batch(''err'', ''{1,2}'', headers => ''{null}'')',
     'purge(''err'', ''{"older_than": "-1 s"}'')', 'purge(''err'', ''{"older_than": "yesterday"}'')', 'purge(''err'', ''{"states": "ready"}'')', 'purge(''err'', ''{"states": [1]}'')', 'purge(''err'', ''{"states": ["ready", "gone"]}'')', 'purge(''err'', ''{"states": [["ready"]]}'')',
-    'pause(''err'', ''left'')', 'clock_advance(''500 years'')', 'clock_advance(''-1 s'')', '_break(''err'', ''everything'')',
+    'pause(''err'', ''left'')', 'enqueue(''err'', ''1'', options => ''{"on_conflict": "ignore"}'')', 'enqueue(''err'', ''1'', options => ''{"unique_key": 1}'')', 'enqueue_batch(''err'', ''{1}'', dedup_keys => ''{a,b}'')', 'clock_advance(''500 years'')', 'clock_advance(''-1 s'')', '_break(''err'', ''everything'')',
     'release(RECEIPT, ''-1 s'')', 'nack(RECEIPT, delay => ''-1 s'')', 'extend(RECEIPT, ''-1 s'')']) WITH ORDINALITY AS calls(call, n) ORDER BY n;
 
 -- what is there in name only
 SELECT name, outcome(format('SELECT queue.create(''later'', %L)', jsonb_build_object(name, to_jsonb("default")))) LIKE '0A000 option "' || name || '" is not implemented yet%' AS refused
 FROM queue.options WHERE NOT available ORDER BY name;
 SELECT call, outcome('SELECT queue.' || replace(call, 'RECEIPT', quote_literal(:'receipt'))) FROM unnest(ARRAY[
-    'enqueue(''err'', ''1'', dedup_key => ''k'')', 'enqueue_unique(''err'', ''1'', dedup_key => ''k'')',
-    'enqueue_batch(''err'', ''{1}'', dedup_keys => ''{k}'')', 'enqueue(''err'', ''1'', options => ''{"unique_key": "k"}'')',
     'nack(RECEIPT, options => ''{"error_class": "k"}'')', 'nack(RECEIPT, options => ''{"progress": 1}'')']) WITH ORDINALITY AS calls(call, n) ORDER BY n;
 
 -- a number may be text, as for a queue

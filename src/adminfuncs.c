@@ -29,12 +29,14 @@
 #include "acl.h"
 #include "blocked.h"
 #include "catalog.h"
+#include "dedup.h"
 #include "error.h"
 #include "keystate.h"
 #include "options.h"
 #include "peek.h"
 #include "delta.h"
 #include "purge.h"
+#include "relay.h"
 #include "ring.h"
 #include "segment.h"
 #include "wakeup.h"
@@ -437,10 +439,23 @@ drop_queue(Oid view)
 	queue_blocked_delete_all(id);
 	queue_limit_delete_all(queue_catalog_relation("_limit"), queue_catalog_relation("_limit_pkey"), id);
 	queue_keystate_delete_all(id);
+	queue_dedup_forget_queue(id);
 	queue_catalog_delete(view, id);
 	foreach(cell, segments)
 		drop_relation(((QueueCatalogSegment *) lfirst(cell))->relid);
 	drop_relation(view);
+}
+
+static void
+refuse_if_relayed(const QueueDef *def)
+{
+	List	   *relays = queue_relay_names_of_queue(def->view);
+
+	if (relays != NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("queue \"%s\" is delivered by relay \"%s\"", def->name, (char *) linitial(relays)),
+				 errhint("Drop the relay before: SELECT queue.drop_relay(%s).", quote_literal_cstr(linitial(relays)))));
 }
 
 PG_FUNCTION_INFO_V1(queue_drop);
@@ -460,6 +475,9 @@ queue_drop(PG_FUNCTION_ARGS)
 	/* Another queue may use it too: then it stays. */
 	if (OidIsValid(dead) && OidIsValid(queue_catalog_dead_letter_user(dead, view)))
 		dead = InvalidOid;
+	refuse_if_relayed(def);
+	if (OidIsValid(dead))
+		refuse_if_relayed(queue_catalog_get(dead));
 	if (!PG_GETARG_BOOL(1))
 	{
 		refuse_if_full(def);

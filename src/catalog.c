@@ -649,7 +649,8 @@ make_table(const char *name)
 							 "toast.autovacuum_enabled = false)", name, queue_message_columns_sql()),
 					false, 0);
 		/* Keys are compared as they are in the row, so they stay as they are when it is too long. */
-		SPI_execute(psprintf("ALTER TABLE queues.\"%s\" ALTER key SET STORAGE MAIN", name), false, 0);
+		SPI_execute(psprintf("ALTER TABLE queues.\"%s\" ALTER key SET STORAGE MAIN, "
+							 "ALTER unique_key SET STORAGE PLAIN", name), false, 0);
 		/* Nobody replicates segments row by row. */
 		SPI_execute(psprintf("ALTER TABLE queues.\"%s\" REPLICA IDENTITY NOTHING", name), false, 0);
 	}

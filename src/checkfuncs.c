@@ -22,6 +22,7 @@
 
 #include "acl.h"
 #include "catalog.h"
+#include "dedup.h"
 #include "error.h"
 #include "lease.h"
 #include "message.h"
@@ -143,23 +144,42 @@ check_slot_count(ReturnSetInfo *result)
 typedef struct Rows
 {
 	int64		count;
+	TupleDesc	desc;
+	int64	   *holders;		/* ids of messages that should be there, sorted */
+	int			holder_count;
+	int64		found;			/* of these */
 } Rows;
+
+static int
+compare_id(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y;
+}
 
 static bool
 count_row(HeapTuple tuple, QueueTupleFate fate, void *arg)
 {
-	((Rows *) arg)->count++;
+	Rows	   *rows = arg;
+	int64		id;
+
+	rows->count++;
+	if (rows->holder_count == 0)
+		return true;
+	id = queue_message_id(tuple, rows->desc);
+	rows->found += bsearch(&id, rows->holders, rows->holder_count, sizeof(int64), compare_id) != NULL;
 	return true;
 }
 
-static int64
-count_rows(QueueState *state)
+/* Look at all rows of a queue that a snapshot sees. */
+static void
+count_rows(QueueState *state, Snapshot snapshot, Rows *rows)
 {
-	Rows		rows = {0};
 	uint64		position = 0;
 	QueueSegment *segment;
 	uint32		generation;
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 
 	while (queue_ring_next(state, &position, QUEUE_TIME_NEVER, &segment, &generation))
 	{
@@ -168,16 +188,36 @@ count_rows(QueueState *state)
 
 		if (rel == NULL)
 			continue;
+		rows->desc = RelationGetDescr(rel);
 		pages = RelationGetNumberOfBlocks(rel);
 		for (BlockNumber page = 0; page < pages; page++)
 		{
 			CHECK_FOR_INTERRUPTS();
-			queue_segment_visit_seen(rel, page, snapshot, count_row, &rows);
+			queue_segment_visit_seen(rel, page, snapshot, count_row, rows);
 		}
 		relation_close(rel, AccessShareLock);
 	}
+}
+
+/* Each unique key that is held has its message: both are of one snapshot. */
+static void
+check_unique_keys(ReturnSetInfo *result, QueueDef *def)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Rows		rows = {0};
+
+	rows.holder_count = queue_dedup_holders(def->id, snapshot, &rows.holders);
+	if (rows.holder_count > 0)
+	{
+		qsort(rows.holders, rows.holder_count, sizeof(int64), compare_id);
+		count_rows(def->state, snapshot, &rows);
+	}
 	UnregisterSnapshot(snapshot);
-	return rows.count;
+	if (rows.found < rows.holder_count)
+		put_broken(result, def->name, "unique_key",
+				   psprintf(INT64_FORMAT " of %d unique keys are held by messages that are not there",
+							rows.holder_count - rows.found, rows.holder_count));
+	pfree(rows.holders);
 }
 
 /* The counter against a recount, if the queue stands still meanwhile. */
@@ -189,7 +229,8 @@ check_counter(ReturnSetInfo *result, QueueDef *def)
 	for (int tries = 0; tries < 3; tries++)
 	{
 		int64		before;
-		int64		rows;
+		Rows		rows = {0};
+		Snapshot	snapshot;
 
 		if (pg_atomic_read_u32(&state->slots) > 0)
 			queue_lease_resolve_all(state);
@@ -197,14 +238,16 @@ check_counter(ReturnSetInfo *result, QueueDef *def)
 		if (pg_atomic_read_u32(&state->inexact) ||
 			(pg_atomic_read_u32(&state->asks) & QUEUE_ASK_RECOUNT))
 			return;
-		rows = count_rows(state);
-		if (rows == before)
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		count_rows(state, snapshot, &rows);
+		UnregisterSnapshot(snapshot);
+		if (rows.count == before)
 			return;
 		if (queue_counted(state, QUEUE_COUNT_STORED) == before && tries == 2 &&
 			queue_state_committing() == 0)
 			put_broken(result, def->name, "counter",
 					   psprintf("the counter says " INT64_FORMAT ", there are " INT64_FORMAT,
-								before, rows));
+								before, rows.count));
 		pg_usleep(10000);
 	}
 }
@@ -287,6 +330,7 @@ queue_check(PG_FUNCTION_ARGS)
 			queue_ring_load(def->state);
 			check_ring(result, def);
 			check_counter(result, def);
+			check_unique_keys(result, def);
 		}
 		UnlockRelationOid(lfirst_oid(cell), AccessShareLock);
 	}

@@ -25,6 +25,22 @@
 #include "priority.h"
 #include "wakeup.h"
 
+/*
+ * The priority with which a message of the page at hand is claimed. After a
+ * restart there may be others than anybody knows: they go with what is around them.
+ */
+static int
+priority_of(QueueClaim *claim, HeapTuple tuple)
+{
+	QueueSegment *segment = claim->visit.segment;
+	int			priority;
+
+	if (!claim->mixed)
+		return segment->priority;
+	priority = queue_message_tuple_priority(tuple, RelationGetDescr(claim->visit.rel));
+	return pg_atomic_read_u32(&segment->priorities) & (1 << priority) ? priority : segment->priority;
+}
+
 /* What a slot says of its message, whatever it is taken for. Slot is locked. */
 static void
 fill_slot(QueueClaim *claim, QueueSlot *slot, HeapTuple tuple, const QueueMessageHead *head)
@@ -42,6 +58,7 @@ fill_slot(QueueClaim *claim, QueueSlot *slot, HeapTuple tuple, const QueueMessag
 	slot->failures = head->failures;
 	slot->unwritten = false;
 	slot->timed = !TIMESTAMP_IS_NOBEGIN(head->visible_at);
+	slot->priority = priority_of(claim, tuple);
 	slot->moving = false;
 	slot->reason = QUEUE_FAILURE_NONE;
 	slot->taken = claim->visit.now;
@@ -335,13 +352,18 @@ hand_over_expired(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *he
 		queue_wakeup_worker(MyDatabaseId);
 }
 
-/* One that the worker is to store elsewhere, as it is. It can be claimed at "next" all the same. */
+/*
+ * One that the worker is to store elsewhere, as it is. It can be claimed at "next"
+ * all the same, so it may have a slot as if it were claimed if it has no other way
+ * to be.
+ */
 static void
-hand_over(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, QueueTime next)
+hand_over(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, QueueTime next, bool no_other_way)
 {
 	QueueState *state = claim->request->def->state;
 	uint64		old;
-	QueueSlot  *slot = get_slot_for_worker(claim, tuple, head, &old);
+	QueueSlot  *slot = no_other_way ? get_slot(claim, tuple, head, &old)
+		: get_slot_for_worker(claim, tuple, head, &old);
 
 	if (slot == NULL)
 		return;
@@ -365,7 +387,7 @@ hand_over_survivor(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *h
 
 	queue_visit_due(&claim->visit, head->expires_at < head->visible_at
 					? queue_clock_from_wall(head->expires_at) : next);
-	hand_over(claim, tuple, head, next);
+	hand_over(claim, tuple, head, next, false);
 }
 
 /*
@@ -391,34 +413,28 @@ result_bytes(QueueClaim *claim, HeapTuple tuple)
 	return (int64) queue_message_size(&message);
 }
 
-/* Whether one more message would be too much for the result; otherwise its bytes. */
+/* Whether a message of so many bytes would be too much for the result. */
 static bool
-is_full(QueueClaim *claim, HeapTuple tuple, int64 *bytes)
+is_full(QueueClaim *claim, int64 bytes)
 {
-	if (claim->claimed_count >= claim->request->wanted)
-		return true;
-	*bytes = result_bytes(claim, tuple);
-	return claim->claimed_count > 0 && claim->bytes + *bytes > claim->request->max_bytes;
+	return claim->claimed_count >= claim->request->wanted ||
+		(claim->claimed_count > 0 && claim->bytes + bytes > claim->request->max_bytes);
 }
 
 /* Whether a message is one of those that the claim is after at the moment. */
 static bool
 is_wanted(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head)
 {
-	/* After a restart a page may have others than anybody knows: they go with what is around them. */
-	int			priority = claim->mixed ? queue_message_tuple_priority(tuple, RelationGetDescr(claim->visit.rel))
-		: claim->visit.segment->priority;
-
-	if (priority != claim->priority)
+	if (priority_of(claim, tuple) != claim->priority)
 		return false;
 	if (head->enqueued_at <= claim->until)
-		claim->last = head->enqueued_at;
-	else
 	{
-		claim->past = true;
-		claim->next = Min(claim->next, head->enqueued_at);
+		claim->last = head->enqueued_at;
+		return true;
 	}
-	return !claim->past;
+	claim->past = true;
+	claim->next = Min(claim->next, head->enqueued_at);
+	return false;
 }
 
 /* Whether it has the key that is asked for, not only one of the same hash. */
@@ -441,32 +457,46 @@ has_key(QueueClaim *claim, HeapTuple tuple)
 
 /* A message that could be had is not asked for. */
 static bool
-leave_to_others(QueueClaim *claim)
+leave_to_others(QueueClaim *claim, uint64 hash)
 {
 	queue_visit_due(&claim->visit, 0);
-	/* In order nothing behind it can be had: the two keys share an entry. */
-	claim->order.undecided = claim->order.other_key = claim->ordered;
+	if (claim->ordered)
+		queue_order_leave(&claim->order, hash);
 	return true;
+}
+
+/* The result has no room for the message, so others may have it. */
+static bool
+leave_for_want_of_room(QueueClaim *claim)
+{
+	queue_visit_due(&claim->visit, 0);
+	claim->bytes = Max(claim->bytes, claim->request->max_bytes);
+	return false;
 }
 
 /* Whether the call goes on to look at messages of the page. */
 static bool
 take(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, uint64 hash)
 {
-	int64		bytes;
+	int64		bytes = 0;
+	bool		may;
 
 	if (claim->request->key && !has_key(claim, tuple))
-		return leave_to_others(claim);
-	if (is_full(claim, tuple, &bytes))
-	{
-		queue_visit_due(&claim->visit, 0);
-		claim->bytes = Max(claim->bytes, claim->request->max_bytes);
-		return false;
-	}
+		return leave_to_others(claim, hash);
+	if (is_full(claim, 0))
+		return leave_for_want_of_room(claim);
 	claim->waits = false;
-	/* What cannot be had is not copied, and takes no room in the result. */
-	if ((!claim->metered || admit(claim, tuple, head, NULL)) &&
-		claim_tuple(claim, tuple, head, hash, heap_copytuple(tuple)))
+	/* What cannot be had is not measured or copied, and takes no room in the result. */
+	may = !claim->metered || admit(claim, tuple, head, NULL);
+	if (may)
+		bytes = result_bytes(claim, tuple);
+	if (may && is_full(claim, bytes))
+	{
+		if (claim->ordered)
+			queue_order_no_room(&claim->order, hash);
+		return leave_for_want_of_room(claim);
+	}
+	if (may && claim_tuple(claim, tuple, head, hash, heap_copytuple(tuple)))
 		claim->bytes += bytes;
 	else if (!claim->waits)
 		queue_visit_due(&claim->visit, claim->closed ? 0 : claim->visit.now);
@@ -474,14 +504,22 @@ take(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, uint64 ha
 }
 
 /*
- * A message of an ordered queue that waited for its time has no place in line.
- * It is taken if nothing of its key is known, else it becomes a copy, which comes
- * when its key is free, before what has a higher id.
+ * A message of an ordered queue that waited for its time has no place in line,
+ * wherever it lies: after a restart its segment is in line, but goes by the first
+ * id in it. It is taken if nothing of its key is known, else it becomes a copy,
+ * which comes when its key is free, before what has a higher id.
  */
 static bool
 consider_late(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, uint64 hash)
 {
-	if (queue_order_is_free(&claim->order, hash))
+	QueueOrder *order = &claim->order;
+
+	if (!claim->sweep && (!order->has_turn || !queue_order_seeks(order, hash)))
+	{
+		queue_visit_due(&claim->visit, 0);
+		return true;
+	}
+	if (queue_order_is_free(order, hash))
 	{
 		if (!claim->sweep)
 			return take(claim, tuple, head, hash);
@@ -490,7 +528,7 @@ consider_late(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, 
 	}
 	queue_visit_due(&claim->visit, claim->visit.now + queue_recheck_interval * INT64CONST(1000));
 	if (claim->sweep)
-		hand_over(claim, tuple, head, claim->visit.now);
+		hand_over(claim, tuple, head, claim->visit.now, true);
 	else
 		claim->saw_expired = true;
 	return true;
@@ -504,7 +542,7 @@ consider_in_order(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *he
 	QueueHeldAs held = queue_visit_held(&claim->visit, tuple);
 	QueueOrderVerdict verdict;
 
-	if (claim->visit.segment->timed && held == QUEUE_HELD_NOT)
+	if (held == QUEUE_HELD_NOT && !TIMESTAMP_IS_NOBEGIN(head->visible_at) && !head->is_copy)
 		return consider_late(claim, tuple, head, hash);
 	if (order->learns)
 	{
@@ -585,7 +623,7 @@ consider(QueueClaim *claim, HeapTuple tuple)
 	if (claim->by_priority && !is_wanted(claim, tuple, &head))
 	{
 		queue_visit_due(&claim->visit, 0);
-		return !claim->past;
+		return true;
 	}
 	return take(claim, tuple, &head, hash);
 }
@@ -630,7 +668,8 @@ see_in_order(QueueClaim *claim, HeapTuple tuple, QueueTupleFate fate, QueueHeldA
 
 /*
  * Pages are begun one after the other, and filled by several producers at a
- * time: what tells of those behind a page is its first tuple, dead or alive.
+ * time: what tells of those behind a page is its first tuple, dead or alive. One
+ * whose time is to come tells nothing: the clock was set back.
  */
 static void
 see_first(QueueClaim *claim, HeapTuple tuple)
@@ -638,7 +677,7 @@ see_first(QueueClaim *claim, HeapTuple tuple)
 	QueueMessageHead head;
 
 	queue_message_head(&head, tuple, RelationGetDescr(claim->visit.rel));
-	claim->begun = head.enqueued_at;
+	claim->begun = head.enqueued_at <= claim->visit.wall ? head.enqueued_at : DT_NOBEGIN;
 }
 
 static bool
@@ -652,7 +691,7 @@ see_tuple(HeapTuple tuple, QueueTupleFate fate, void *arg)
 	if (claim->by_priority && ItemPointerGetOffsetNumber(&tuple->t_self) == FirstOffsetNumber)
 		see_first(claim, tuple);
 	if (claim->mixed && fate != QUEUE_TUPLE_GONE)
-		claim->seen |= 1 << queue_message_tuple_priority(tuple, RelationGetDescr(claim->visit.rel));
+		claim->seen |= 1 << priority_of(claim, tuple);
 	if (!queue_visit_passes(&claim->visit, tuple, fate))
 		return true;
 	if (held != QUEUE_HELD_NOT && held != QUEUE_HELD_CLAIMABLE)
@@ -685,7 +724,12 @@ queue_claim_visit(QueueClaim *claim, QueueMapHold *hold)
 	queue_segment_visit(claim->visit.rel, hold->page, claim->snapshot, claim->ordered, see_tuple, claim);
 	if (claim->mixed && claim->saw_all)
 		queue_map_mark(hold, moment | claim->seen);
-	claim->over |= claim->past && claim->begun > claim->until;
+	/* Those of what waited for its time are begun in no order. */
+	if (claim->past && claim->begun > claim->until && !claim->visit.segment->timed)
+	{
+		claim->over = true;
+		claim->next = Min(claim->next, claim->begun);
+	}
 	queue_map_put(hold, claim->visit.due);
 }
 

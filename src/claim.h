@@ -53,8 +53,8 @@ typedef struct QueueClaim
 	TimestampTz begun;			/* nothing on or behind the page at hand was enqueued before; DT_NOBEGIN: unknown */
 	bool		past;			/* the page at hand has one that was enqueued later than "until" */
 	bool		over;			/* so has been all that is behind it */
-	TimestampTz last;			/* when the last one taken was enqueued */
-	TimestampTz next;			/* the first of those past; DT_NOEND: there was none */
+	TimestampTz last;			/* when the last one was enqueued that was not */
+	TimestampTz next;			/* no later than the first of those past; DT_NOEND: there was none */
 	bool		unsure;			/* there may be an earlier one */
 	bool		mixed;			/* the page at hand may have several */
 	uint32		seen;			/* bits of those on the page at hand */

@@ -138,6 +138,18 @@ queue_compat_may_create_in(Oid namespace)
 #endif
 }
 
+#include "catalog/pg_foreign_server.h"
+#include "utils/acl.h"
+static inline AclResult
+queue_compat_server_aclcheck(Oid server, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ForeignServerRelationId, server, role, ACL_USAGE);
+#else
+	return pg_foreign_server_aclcheck(server, role, ACL_USAGE);
+#endif
+}
+
 /* 18: ExecutorRun() lost execute_once. */
 #if PG_VERSION_NUM >= 180000
 #define QUEUE_EXECUTOR_RUN_ARGS QueryDesc *queryDesc, ScanDirection direction, uint64 count

@@ -106,33 +106,12 @@ put_message(ReturnSetInfo *result, QueueDef *def, Datum name, const QueueClaimed
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
-/* Values are in the segments' types, and so is the layout of all segments. */
-static TupleDesc
-segment_desc(QueueDef *def)
-{
-	uint64		position = 0;
-	QueueSegment *segment;
-	uint32		generation;
-	TupleDesc	desc = NULL;
-
-	while (desc == NULL && queue_ring_next(def->state, &position, QUEUE_TIME_NEVER, &segment, &generation))
-	{
-		Relation	rel = queue_segment_open(segment, generation, AccessShareLock);
-
-		if (rel == NULL)
-			continue;
-		desc = CreateTupleDescCopy(RelationGetDescr(rel));
-		relation_close(rel, AccessShareLock);
-	}
-	return desc;
-}
-
 static void
 return_claimed(FunctionCallInfo fcinfo, QueueDef *def, QueueClaimed *claimed, int n, bool repeated)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	Datum		name = CStringGetTextDatum(def->name);
-	TupleDesc	desc = n > 0 ? segment_desc(def) : NULL;
+	TupleDesc	desc = n > 0 ? queue_dequeue_desc(def->state) : NULL;
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "queue message",
 												  ALLOCSET_DEFAULT_SIZES);
 	int64		waited = 0;
@@ -175,36 +154,12 @@ note_consumer(const QueueClaimRequest *request)
 	strlcpy(dequeued_as.consumer, request->consumer ? request->consumer : "", QUEUE_CONSUMER_LENGTH);
 }
 
-/* Claim, where one consumer at a time does; *stands_by: that is another one. */
-static int
-claim_as_active(QueueClaimRequest *request, Snapshot snapshot, QueueClaimed *claimed, bool *stands_by)
-{
-	QueueDef   *def = request->def;
-	QueueTime	deadline = 0;
-	int			n;
-
-	note_consumer(request);
-	*stands_by = !queue_single_begin(def->state, request->consumer,
-									 request->lease ? request->lease : def->options.lease_timeout);
-	if (*stands_by)
-	{
-		queue_wakeup_pass_on(def->state, false);
-		return 0;
-	}
-	n = queue_dequeue_claim(request, snapshot, claimed);
-	for (int i = 0; i < n; i++)
-		deadline = Max(deadline, claimed[i].deadline);
-	queue_single_end(def->state, deadline);
-	return n;
-}
-
 static int
 claim(QueueClaimRequest *request, Snapshot snapshot, QueueClaimed *claimed, bool *stands_by)
 {
 	if (request->def->options.single_active_consumer)
-		return claim_as_active(request, snapshot, claimed, stands_by);
-	*stands_by = false;
-	return queue_dequeue_claim(request, snapshot, claimed);
+		note_consumer(request);
+	return queue_dequeue_as_consumer(request, snapshot, claimed, stands_by);
 }
 
 /*
@@ -363,7 +318,7 @@ queue_pop(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUEUE_LEASE_LOST),
 					 errmsg("message " INT64_FORMAT " of queue \"%s\" was lost while it was popped",
-							queue_message_id(claimed[i].tuple, segment_desc(request.def)),
+							queue_message_id(claimed[i].tuple, queue_dequeue_desc(request.def->state)),
 							request.def->name)));
 	queue_pending_returned();
 	return (Datum) 0;

@@ -354,7 +354,10 @@ apply_delta(const Delta *delta, QueueTime now)
 		queue_wakeup_work(state, 1);
 	}
 	if (delta->restored)
+	{
 		pg_atomic_fetch_add_u32(&state->copies_unknown, 1);
+		queue_ring_forget_survey(state);
+	}
 	if (delta->restored || delta->unblocked)
 		pg_atomic_fetch_add_u32(&state->blocked_changes, 1);
 	if (delta->restored || delta->unblocked || (delta->cancelled > 0 && state->ordered))

@@ -20,6 +20,7 @@
 #include "pending.h"
 #include "priority.h"
 #include "ring.h"
+#include "single.h"
 #include "turn.h"
 #include "wakeup.h"
 
@@ -42,15 +43,32 @@ is_to_log(void)
 QUEUE_NORETURN static void
 no_slots(void)
 {
-	const char *hint = "Raise \"queue.max_leases\" or \"queue.map_memory\", or settle more messages.";
+	const char *hint = "Raise \"queue.max_leases\", or settle more messages.";
 
 	if (is_to_log())
-		ereport(LOG, (errmsg("queue has no lease slots or map memory left"), errhint("%s", hint)));
+		ereport(LOG, (errmsg("queue has no lease slots left"), errhint("%s", hint)));
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("no lease slots or map memory left"),
+			 errmsg("no lease slots left"),
 			 errdetail("%u of %u slots are free; a queue may hold half of them and leaves an eighth to others.",
 					   queue_slot_free_count(), queue_slot_count()),
+			 errhint("%s", hint)));
+}
+
+QUEUE_NORETURN static void
+no_map_memory(void)
+{
+	const char *hint = "Raise \"queue.map_memory\", or settle more messages.";
+	QueueMapUsage usage;
+
+	if (is_to_log())
+		ereport(LOG, (errmsg("queue has no map memory left"), errhint("%s", hint)));
+	queue_map_usage(&usage);
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("no map memory left"),
+			 errdetail(INT64_FORMAT " of " INT64_FORMAT " bytes that segments in use need are taken, " INT64_FORMAT " of " INT64_FORMAT " bytes in all.",
+					   usage.kept, usage.kept_total, usage.used, usage.total),
 			 errhint("%s", hint)));
 }
 
@@ -385,6 +403,7 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	bool		made_room = false;
 	bool		ok;
 	bool		lacks_keys;
+	bool		lacks_slots;
 	int			n;
 
 	queue_ring_load(request->def->state);
@@ -398,6 +417,7 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	claim->sweep = claim->move = false;
 	claim->by_priority = claim->over = false;
 	claim->looked_at = 0;
+	claim->unsure = claim->saw_busy = false;
 	claim->ordered = request->def->options.ordered;
 	claim->order.lacks_keys = claim->order.chosen = false;
 	busy.segment = NULL;
@@ -441,13 +461,69 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	}
 	n = claim->claimed_count;
 	lacks_keys = claim->order.lacks_keys;
+	lacks_slots = claim->lacks_slots;
 	pfree(claim);
 	queue_wakeup_pass_on(request->def->state, n > 0);
 	if (n == 0 && !ok)
 	{
 		if (lacks_keys)
 			no_keys();
-		no_slots();
+		if (lacks_slots)
+			no_slots();
+		no_map_memory();
 	}
 	return n;
+}
+
+/* Claim, where one consumer at a time does. */
+static int
+claim_as_active(const QueueClaimRequest *request, Snapshot snapshot, QueueClaimed *claimed, bool *stands_by)
+{
+	QueueDef   *def = request->def;
+	QueueTime	deadline = 0;
+	int			n;
+
+	*stands_by = !queue_single_begin(def->state, request->consumer,
+									 request->lease ? request->lease : def->options.lease_timeout);
+	if (*stands_by)
+	{
+		queue_wakeup_pass_on(def->state, false);
+		return 0;
+	}
+	n = queue_dequeue_claim(request, snapshot, claimed);
+	for (int i = 0; i < n; i++)
+		deadline = Max(deadline, claimed[i].deadline);
+	queue_single_end(def->state, deadline);
+	return n;
+}
+
+/* Claim as a consumer. *stands_by: another one is the active one of the queue, so there is nothing. */
+int
+queue_dequeue_as_consumer(const QueueClaimRequest *request, Snapshot snapshot, QueueClaimed *claimed, bool *stands_by)
+{
+	if (request->def->options.single_active_consumer)
+		return claim_as_active(request, snapshot, claimed, stands_by);
+	*stands_by = false;
+	return queue_dequeue_claim(request, snapshot, claimed);
+}
+
+/* What claimed tuples are formed by: the layout is that of all segments. */
+TupleDesc
+queue_dequeue_desc(QueueState *state)
+{
+	uint64		position = 0;
+	QueueSegment *segment;
+	uint32		generation;
+	TupleDesc	desc = NULL;
+
+	while (desc == NULL && queue_ring_next(state, &position, QUEUE_TIME_NEVER, &segment, &generation))
+	{
+		Relation	rel = queue_segment_open(segment, generation, AccessShareLock);
+
+		if (rel == NULL)
+			continue;
+		desc = CreateTupleDescCopy(RelationGetDescr(rel));
+		relation_close(rel, AccessShareLock);
+	}
+	return desc;
 }

@@ -9,5 +9,8 @@
 
 extern int	queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot,
 								QueueClaimed *claimed);
+extern int	queue_dequeue_as_consumer(const QueueClaimRequest *request, Snapshot snapshot,
+									  QueueClaimed *claimed, bool *stands_by);
+extern TupleDesc queue_dequeue_desc(QueueState *state);
 
 #endif							/* QUEUE_DEQUEUE_H */

@@ -317,12 +317,10 @@ queue_enqueue_again(QueueDef *def, QueueMessage *message)
 	return copied_to;
 }
 
-/* Store new messages, which get their ids. */
+/* Whether a queue takes these messages. */
 void
-queue_enqueue(QueueDef *def, QueueMessage *messages, int n)
+queue_enqueue_check(QueueDef *def, const QueueMessage *messages, int n)
 {
-	Oid			sequence;
-
 	if (def->paused_enqueue)
 		ereport(ERROR,
 				(errcode(ERRCODE_QUEUE_PAUSED),
@@ -334,6 +332,25 @@ queue_enqueue(QueueDef *def, QueueMessage *messages, int n)
 		if (def->options.ordered)
 			queue_message_check_key(&messages[i]);
 	}
+}
+
+/* Ids of an ordered queue are given when the messages are stored, others before. */
+void
+queue_enqueue_give_ids(QueueDef *def, QueueMessage *messages, int n)
+{
+	Oid			sequence;
+
+	if (def->options.ordered)
+		return;
+	sequence = queue_catalog_message_sequence();
+	for (int i = 0; i < n; i++)
+		give_id(&messages[i], sequence);
+}
+
+/* Store new messages that were checked, and have their ids. */
+void
+queue_enqueue_checked(QueueDef *def, QueueMessage *messages, int n)
+{
 	queue_delta_enqueued(def->state, n);
 	if (def->options.ordered)
 	{
@@ -344,10 +361,16 @@ queue_enqueue(QueueDef *def, QueueMessage *messages, int n)
 			queue_message_set(&messages[i], QUEUE_COLUMN_ID, Int64GetDatum(0));
 		}
 		store(def, messages, messages, n, false, NULL);
-		return;
 	}
-	sequence = queue_catalog_message_sequence();
-	for (int i = 0; i < n; i++)
-		give_id(&messages[i], sequence);
-	store(def, messages, NULL, n, false, NULL);
+	else
+		store(def, messages, NULL, n, false, NULL);
+}
+
+/* Store new messages, which get their ids. */
+void
+queue_enqueue(QueueDef *def, QueueMessage *messages, int n)
+{
+	queue_enqueue_check(def, messages, n);
+	queue_enqueue_give_ids(def, messages, n);
+	queue_enqueue_checked(def, messages, n);
 }

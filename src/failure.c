@@ -25,6 +25,7 @@
 
 #include "blocked.h"
 #include "compat.h"
+#include "dedup.h"
 #include "delta.h"
 #include "enqueue.h"
 #include "failure.h"
@@ -222,7 +223,10 @@ queue_failure_write(QueueSettling *settling, const QueueFailure *failure)
 	if (failure->death && (settling->def->dead_letter_of != 0 || queue_message_has_died(&message)))
 	{
 		if (failure->expired)
+		{
+			queue_settle_leave(settling);
 			return QUEUE_FATE_DEAD;
+		}
 		queue_pending_resettle_last(QUEUE_SETTLE_RETRY);
 	}
 	else if (failure->death)
@@ -233,6 +237,7 @@ queue_failure_write(QueueSettling *settling, const QueueFailure *failure)
 			block_key(&message, settling->def, settling->slot);
 		store_dead(&message, settling->def, settling->message_id, consumer[0] ? consumer : NULL,
 				   failure->death, failures);
+		queue_settle_leave(settling);
 		return QUEUE_FATE_DEAD;
 	}
 	if (failure->moves)
@@ -388,6 +393,8 @@ queue_failure_can_bury(QueueDef *def)
 {
 	QueueDef   *target;
 
+	if (!queue_dedup_can_forget())
+		return false;
 	if (!OidIsValid(def->dead_letter))
 		return true;
 	if (!ConditionalLockRelationOid(def->dead_letter, AccessShareLock))
@@ -413,10 +420,14 @@ queue_failure_bury_rest(QueueDef *def, QueueMessage *message, int64 id, int64 de
 {
 	bool		isnull;
 	int			failures = DatumGetInt32(queue_message_get(message, QUEUE_COLUMN_FAILURES, &isnull));
+	Datum		unique_key;
 
 	queue_message_set(message, QUEUE_COLUMN_ERROR,
 					  error_text(psprintf("message " INT64_FORMAT " of the same key died", dead_id)));
 	store_dead(message, def, id, NULL, "predecessor_dead", isnull ? 0 : failures);
+	unique_key = queue_message_get(message, QUEUE_COLUMN_UNIQUE_KEY, &isnull);
+	if (!isnull)
+		queue_dedup_forget_unique(def->id, DatumGetTextPP(unique_key), id);
 }
 
 static bool
@@ -447,8 +458,14 @@ write_slot(uint32 number)
 		queue_pending_resettle_last(QUEUE_SETTLE_EXPIRED);
 		if (settling.def->options.on_expiry == QUEUE_EXPIRY_DROP)
 		{
-			bool		deleted = queue_settle_delete(&settling);
+			bool		deleted = queue_dedup_can_forget();
 
+			if (deleted)
+				deleted = queue_settle_delete(&settling);
+			else
+				queue_pending_unsettle_last();
+			if (deleted)
+				queue_settle_leave(&settling);
 			queue_settle_end(&settling);
 			return deleted;
 		}

@@ -19,18 +19,22 @@
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_foreign_server.h"
 #include "catalog/pg_namespace.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
+#include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "parser/parsetree.h"
 #include "storage/bufmgr.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "tcop/utility.h"
+#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
@@ -42,6 +46,8 @@
 #include "launcher.h"
 #include "delta.h"
 #include "pending.h"
+#include "relay.h"
+#include "runner.h"
 #include "shmem.h"
 
 static ExecutorStart_hook_type previous_start;
@@ -52,6 +58,9 @@ static object_access_hook_type previous_access;
 
 /* Above 0 inside a command that may drop everything. */
 static int	dropping_extension = 0;
+
+/* Above 0 inside one that drops ours. */
+static int	dropping_queue = 0;
 
 /* Above 0 inside a command that does nothing but give relations to others. */
 static int	changing_owner = 0;
@@ -202,6 +211,29 @@ executor_finish(QueryDesc *queryDesc)
 
 /* ---- object access ---- */
 
+QUEUE_NORETURN static void
+refuse_server(const char *server, const char *relay, const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+			 errmsg("cannot %s server \"%s\": relay \"%s\" delivers to it", what, server, relay),
+			 errhint("Drop the relay before: SELECT queue.drop_relay(%s).", quote_literal_cstr(relay))));
+}
+
+static void
+check_dropped_server(Oid server)
+{
+	char	   *name;
+	char	   *relay;
+
+	if (IsBinaryUpgrade || !queue_catalog_exists())
+		return;
+	name = GetForeignServer(server)->servername;
+	relay = queue_relay_name_of_server(name);
+	if (relay)
+		refuse_server(name, relay, "drop");
+}
+
 static void
 object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, void *arg)
 {
@@ -210,7 +242,12 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 	if (previous_access)
 		previous_access(access, classId, objectId, subId, arg);
 	if (classId == DatabaseRelationId && access == OAT_DROP && queue_shmem_ready())
+	{
 		queue_delta_database_dropped(objectId);
+		queue_runner_forget_database(objectId);
+	}
+	if (classId == ForeignServerRelationId && access == OAT_DROP && dropping_queue == 0)
+		check_dropped_server(objectId);
 	if (classId != RelationRelationId || (access != OAT_DROP && access != OAT_POST_ALTER) ||
 		queue_acl_internal_ddl > 0 || dropping_extension > 0 || changing_owner > 0)
 		return;
@@ -329,6 +366,16 @@ check_dropped_of(List *name)
 		check_altered(makeRangeVarFromNameList(relation));
 }
 
+/* A relay knows its server by the name. */
+static void
+check_renamed_server(const char *name)
+{
+	char	   *relay = IsBinaryUpgrade || !queue_catalog_exists() ? NULL : queue_relay_name_of_server(name);
+
+	if (relay)
+		refuse_server(name, relay, "rename");
+}
+
 /* Commands that reach a segment by another way than the executor. */
 static void
 check_command(Node *command)
@@ -378,6 +425,8 @@ check_command(Node *command)
 		case T_RenameStmt:
 			if (((RenameStmt *) command)->renameType == OBJECT_TRIGGER)
 				check_altered(((RenameStmt *) command)->relation);
+			if (((RenameStmt *) command)->renameType == OBJECT_FOREIGN_SERVER)
+				check_renamed_server(strVal(((RenameStmt *) command)->object));
 			break;
 		case T_DropStmt:
 			if (((DropStmt *) command)->removeType == OBJECT_TRIGGER ||
@@ -396,6 +445,18 @@ drops_extension(Node *command)
 	return IsA(command, DropStmt) && ((DropStmt *) command)->removeType == OBJECT_EXTENSION;
 }
 
+static bool
+drops_queue(Node *command)
+{
+	ListCell   *cell;
+
+	if (drops_extension(command))
+		foreach(cell, ((DropStmt *) command)->objects)
+			if (strcmp(strVal(lfirst(cell)), "queue") == 0)
+				return true;
+	return false;
+}
+
 /* The extension is gone from this database: nothing of it stays in memory. */
 static void
 forget_if_dropped(void)
@@ -407,6 +468,7 @@ forget_if_dropped(void)
 		return;
 	while ((state = queue_state_next(MyDatabaseId, &position)) != NULL)
 		queue_delta_dropped(state);
+	queue_runner_forget_at_commit();
 }
 
 /* The option of a command on databases, as text; NULL if it has none. */
@@ -507,6 +569,18 @@ run_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 }
 
+/* The relay workers of a database end too; waited for as shortly as the worker. */
+static void
+leave_relays(Oid database)
+{
+	for (int i = 0; i < 200 && queue_runner_leave(database, i % 20 == 0); i++)
+	{
+		WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
 static void
 return_database(int code, Datum database)
 {
@@ -523,6 +597,7 @@ run_without_worker(Oid database, PlannedStmt *pstmt, const char *queryString, bo
 	PG_ENSURE_ERROR_CLEANUP(return_database, ObjectIdGetDatum(database));
 	{
 		queue_launcher_leave(database);
+		leave_relays(database);
 		run_utility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(return_database, ObjectIdGetDatum(database));
@@ -559,12 +634,15 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	Node	   *command = pstmt->utilityStmt;
 	Oid			database = find_database_to_leave(command, context);
 	int			save_dropping = dropping_extension;
+	int			save_queue = dropping_queue;
 	int			save_changing = changing_owner;
 
 	if (IsTransactionState() && queue_acl_internal_ddl == 0)
 		check_command(command);
 	if (drops_extension(command))
 		dropping_extension++;
+	if (drops_queue(command))
+		dropping_queue++;
 	if (changes_owner(command))
 		changing_owner++;
 	PG_TRY();
@@ -577,6 +655,7 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	PG_FINALLY();
 	{
 		dropping_extension = save_dropping;
+		dropping_queue = save_queue;
 		changing_owner = save_changing;
 	}
 	PG_END_TRY();

@@ -41,10 +41,12 @@ typedef struct KeyShared
 static QueueState *turn;
 
 /*
- * The entry that was taken out of the list and is being looked at, or QUEUE_NONE,
- * and the range of its copies if they are being looked through: for an error.
+ * The entries that were taken out of the list and are being looked at, and that
+ * of them whose copies are being looked through, with their range: for an error.
  */
-static uint32 looked_at = QUEUE_NONE;
+static uint32 looked_at[QUEUE_KEYS_AT_ONCE];
+static int	looked_at_count = 0;
+static uint32 rescanned_key;
 static QueueSpan rescanned = {PG_UINT64_MAX, 0};
 
 /* Attached at start, the same in every process. */
@@ -261,26 +263,38 @@ forget_first_copy(QueueKey *key)
 	key->one_copy = false;
 }
 
-/* Put a locked entry into its queue's list. Returns whether that is news. */
-bool
-queue_key_make_ready(QueueKey *key)
+/* Put a locked entry into its queue's list, at one end of it. Returns whether that is news. */
+static bool
+put_into_list(QueueKey *key, bool first)
 {
 	QueueState *state = &queue_states[key->queue];
+	uint32		number = queue_key_number(key);
 
 	if (key->ready)
 		return false;
 	key->ready = true;
-	key->next_ready = QUEUE_NONE;
 	SpinLockAcquire(&state->ready_mutex);
-	key->previous_ready = state->last_ready;
-	if (state->last_ready == QUEUE_NONE)
-		state->first_ready = queue_key_number(key);
-	else
-		keys[state->last_ready].next_ready = queue_key_number(key);
-	state->last_ready = queue_key_number(key);
+	key->previous_ready = first ? QUEUE_NONE : state->last_ready;
+	key->next_ready = first ? state->first_ready : QUEUE_NONE;
+	*(key->previous_ready == QUEUE_NONE ? &state->first_ready : &keys[key->previous_ready].next_ready) = number;
+	*(key->next_ready == QUEUE_NONE ? &state->last_ready : &keys[key->next_ready].previous_ready) = number;
 	SpinLockRelease(&state->ready_mutex);
 	pg_atomic_fetch_add_u32(&state->ready_keys, 1);
 	return true;
+}
+
+/* Have a locked entry looked at, after all others. Returns whether that is news. */
+bool
+queue_key_make_ready(QueueKey *key)
+{
+	return put_into_list(key, false);
+}
+
+/* The same before all others: it was taken out, and its turn has not been. */
+void
+queue_key_make_ready_first(QueueKey *key)
+{
+	(void) put_into_list(key, true);
 }
 
 static int
@@ -396,6 +410,13 @@ queue_key_not_ready(QueueKey *key)
 	pg_atomic_fetch_sub_u32(&state->ready_keys, 1);
 }
 
+static void
+note_looked_at(uint32 number)
+{
+	Assert(looked_at_count < QUEUE_KEYS_AT_ONCE);
+	looked_at[looked_at_count++] = number;
+}
+
 /*
  * Take out the key that is in the list longest, locked; NULL if it is empty.
  * Only who has the turn takes out, so the entry stays what it is until it is
@@ -414,7 +435,7 @@ queue_key_next_ready(QueueState *state)
 		return NULL;
 	key = queue_key_lock(number);
 	queue_key_not_ready(key);
-	looked_at = number;
+	note_looked_at(number);
 	return key;
 }
 
@@ -427,46 +448,53 @@ queue_key_take_out(QueueState *state, uint64 hash)
 	if (key == NULL)
 		return NULL;
 	queue_key_not_ready(key);
-	looked_at = queue_key_number(key);
+	note_looked_at(queue_key_number(key));
 	return key;
 }
 
-/* The key taken out last was looked at to the end. */
+/* The keys that were taken out were looked at to the end. */
 void
 queue_key_looked(void)
 {
-	looked_at = QUEUE_NONE;
+	looked_at_count = 0;
 }
 
-/* Its copies, which the entry has forgotten, are being looked through; NULL: they were. */
+/* Copies of a key that was taken out, which its entry has forgotten, are being looked through; NULL: they were. */
 void
-queue_key_rescan(const QueueSpan *copies)
+queue_key_rescan(uint32 number, const QueueSpan *copies)
 {
+	rescanned_key = number;
 	if (copies)
 		rescanned = *copies;
 	else
 		queue_span_clear(&rescanned);
 }
 
-/* An error has ended the look at a key: it is as if nobody had begun. */
+static void
+put_back(uint32 number)
+{
+	QueueKey   *key = queue_key_lock(number);
+
+	if (key == NULL)
+		return;
+	if (number == rescanned_key && !queue_span_is_empty(&rescanned))
+	{
+		queue_span_add(&key->copies, rescanned.first);
+		queue_span_add(&key->copies, rescanned.last);
+		key->first_copy = QUEUE_COPY_UNKNOWN;
+		key->one_copy = false;
+	}
+	queue_key_make_ready(key);
+	queue_key_unlock(key);
+}
+
+/* An error has ended the look at keys: it is as if nobody had begun. */
 static void
 put_back_looked_at(void)
 {
-	QueueKey   *key = looked_at == QUEUE_NONE ? NULL : queue_key_lock(looked_at);
-
-	if (key)
-	{
-		if (!queue_span_is_empty(&rescanned))
-		{
-			queue_span_add(&key->copies, rescanned.first);
-			queue_span_add(&key->copies, rescanned.last);
-			key->first_copy = QUEUE_COPY_UNKNOWN;
-			key->one_copy = false;
-		}
-		queue_key_make_ready(key);
-		queue_key_unlock(key);
-	}
-	looked_at = QUEUE_NONE;
+	for (int i = 0; i < looked_at_count; i++)
+		put_back(looked_at[i]);
+	looked_at_count = 0;
 	queue_span_clear(&rescanned);
 }
 

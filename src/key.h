@@ -24,6 +24,9 @@ typedef struct QueueSpan
 	QueuePosition last;
 } QueueSpan;
 
+/* So many keys may be taken out of a queue's list before they are looked at. */
+#define QUEUE_KEYS_AT_ONCE 256
+
 /* The lowest id of the copies is not known: they have to be looked through. */
 #define QUEUE_COPY_UNKNOWN INT64CONST(0)
 #define QUEUE_COPY_NONE PG_INT64_MAX
@@ -48,6 +51,7 @@ typedef struct QueueKey
 	uint32		failed_as;		/* the first of those that failed */
 	bool		blocked;		/* by a dead message, until somebody unblocks it */
 	bool		alone;			/* what it took had come back: nothing is taken behind it */
+	bool		apart;			/* a look for its next message has held up those for others */
 	uint64		passed_in;		/* the visit of a page that passed one over last */
 
 	/* under the spinlock of the queue's list */
@@ -66,6 +70,7 @@ extern void queue_key_unlock(QueueKey *key);
 extern void queue_key_let_wait(QueueKey *key, QueuePosition position, int64 id);
 extern void queue_key_add_copy(QueueKey *key, QueuePosition position, int64 id);
 extern bool queue_key_make_ready(QueueKey *key);
+extern void queue_key_make_ready_first(QueueKey *key);
 extern bool queue_key_set_blocked(QueueState *state, uint64 *hashes, int n);
 extern void queue_key_make_all_ready(QueueState *state);
 extern void queue_key_not_ready(QueueKey *key);
@@ -77,7 +82,7 @@ extern void queue_key_look_if_late(QueueState *state, QueueTime now);
 extern void queue_key_usage(uint32 *used, uint32 *total);
 
 extern void queue_key_looked(void);
-extern void queue_key_rescan(const QueueSpan *copies);
+extern void queue_key_rescan(uint32 number, const QueueSpan *copies);
 extern uint64 queue_key_new_call(void);
 extern void queue_key_take_turn(QueueState *state);
 extern void queue_key_give_turn(void);

@@ -17,6 +17,7 @@
 
 #include "guc.h"
 #include "lease.h"
+#include "priority.h"
 #include "segment.h"
 #include "wakeup.h"
 
@@ -64,26 +65,23 @@ free_slot(QueueSlot *slot, uint64 word, uint32 flags)
 		queue_lease_announce(state, database);
 }
 
-/* The key's entry knows that the row of this locked slot waits where it is. */
+/*
+ * The key's entry knows that the row of this locked slot waits where it is. What
+ * waited for its time has no place in line, and what is a copy is among the copies
+ * until it is settled.
+ */
 static void
 let_wait(QueueSlot *slot)
 {
 	QueueSegment *segment = queue_segment_at(slot->segment);
 	QueueKey   *key;
 
-	if (pg_atomic_read_u32(&segment->generation) != slot->generation)
+	if (slot->timed || slot->is_copy ||
+		pg_atomic_read_u32(&segment->generation) != slot->generation)
 		return;
-	/* What waited for its time has no place in line. */
-	if (segment->timed)
-	{
-		queue_map_lower(segment, ItemPointerGetBlockNumber(&slot->tid), 0);
-		return;
-	}
 	key = queue_key_lock(slot->key - 1);
-	/* What is a copy is among the copies until it is settled. */
-	if (!slot->is_copy)
-		queue_key_let_wait(key, QUEUE_POSITION(segment->rank, ItemPointerGetBlockNumber(&slot->tid)),
-						   slot->message_id);
+	queue_key_let_wait(key, QUEUE_POSITION(segment->rank, ItemPointerGetBlockNumber(&slot->tid)),
+					   slot->message_id);
 	queue_key_unlock(key);
 }
 
@@ -91,9 +89,22 @@ let_wait(QueueSlot *slot)
 static void
 put_back(QueueSlot *slot, uint64 word)
 {
+	QueueSegment *segment = queue_segment_at(slot->segment);
+	uint32		generation = slot->generation;
+	BlockNumber page = ItemPointerGetBlockNumber(&slot->tid);
+	bool		late = slot->timed && !slot->is_copy;
+	QueueState *state = &queue_states[slot->queue];
+	Oid			database = slot->database;
+
 	memset(&slot->receipt, 0, sizeof(pg_uuid_t));
 	let_wait(slot);
 	free_slot(slot, word, 0);
+	/* Nobody but its page knows of it. */
+	if (late && pg_atomic_read_u32(&segment->generation) == generation)
+	{
+		queue_map_lower(segment, page, 0);
+		queue_lease_announce(state, database);
+	}
 }
 
 /*
@@ -313,10 +324,13 @@ queue_lease_release(QueueSlot *slot, uint64 word, QueueTime next)
 		QueueSegment *segment = queue_segment_at(slot->segment);
 		uint32		generation = slot->generation;
 		BlockNumber page = ItemPointerGetBlockNumber(&slot->tid);
+		int			priority = slot->priority;
+		TimestampTz enqueued_at = slot->enqueued_at;
 
 		queue_slot_free(slot, word, 0);
 		if (pg_atomic_read_u32(&segment->generation) == generation)
 			queue_map_lower(segment, page, 0);
+		queue_priority_came_back(state, priority, enqueued_at);
 		queue_lease_announce(state, database);
 		return;
 	}

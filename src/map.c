@@ -532,10 +532,12 @@ queue_map_detach(QueueSegment *segment)
 }
 
 void
-queue_map_usage(int64 *used, int64 *total)
+queue_map_usage(QueueMapUsage *usage)
 {
-	*used = ((int64) shared->pages.in_use + shared->dirs.in_use) * sizeof(MapBlock);
-	*total = (int64) block_count() * sizeof(MapBlock);
+	usage->used = ((int64) shared->pages.in_use + shared->dirs.in_use) * sizeof(MapBlock);
+	usage->total = (int64) block_count() * sizeof(MapBlock);
+	usage->kept = (int64) shared->dirs.in_use * sizeof(MapBlock);
+	usage->kept_total = (int64) (shared->dirs.end - shared->dirs.begin) * sizeof(MapBlock);
 }
 
 /* ---- due ---- */

@@ -123,6 +123,15 @@ typedef enum QueueMapTake
 /* The slots that hang on a page, as map.c keeps them: index + 1, 0 ends. */
 #define QUEUE_MAP_CHAIN_LOCKS 128
 
+/* Bytes. */
+typedef struct QueueMapUsage
+{
+	int64		used;
+	int64		total;
+	int64		kept;			/* of these, by segments in use: they do not give way */
+	int64		kept_total;
+} QueueMapUsage;
+
 extern const QueueShmemPart queue_map_shmem;
 
 extern void queue_map_attach(QueueSegment *segment);
@@ -144,6 +153,6 @@ extern void queue_map_abort(void);
 extern pg_atomic_uint32 *queue_map_chain(QueueMapHold *hold);
 extern pg_atomic_uint32 *queue_map_chain_hint(QueueSegment *segment, BlockNumber page);
 extern LWLock *queue_map_chain_lock(pg_atomic_uint32 *chain);
-extern void queue_map_usage(int64 *used, int64 *total);
+extern void queue_map_usage(QueueMapUsage *usage);
 
 #endif							/* QUEUE_MAP_H */

@@ -67,8 +67,8 @@ static const OptionRow rows[] = {
 	{"backoff_max", OPTION_INTERVAL, AT(backoff_max), true, 0, YEAR, "10 min", NULL, "longest delay"},
 	{"block_timeout", OPTION_INTERVAL, LATER, NULL, NULL, "how long an enqueue waits for room"},
 	{"dead_letter", OPTION_TEXT, AT(dead_letter), true, 0, 0, NULL, NULL, "queue that takes dead messages; \"\" drops them; default: the queue's own, <name>_dead"},
-	{"dedup_scope", OPTION_ENUM, LATER, "queue", "queue|key", "where a dedup_key is unique"},
-	{"dedup_window", OPTION_INTERVAL, LATER, "5 min", NULL, "how long a dedup_key is remembered"},
+	{"dedup_scope", OPTION_ENUM, AT(dedup_scope), true, 0, 0, "queue", "queue|key", "where a dedup_key is unique"},
+	{"dedup_window", OPTION_INTERVAL, AT(dedup_window), true, 0, YEAR * 1000, "5 min", NULL, "how long a dedup_key is remembered; 0: not at all, \"infinity\": for ever"},
 	{"durable_attempts", OPTION_BOOLEAN, LATER, "false", NULL, "log each delivery before it happens, so that a crash counts"},
 	{"fair_share", OPTION_BOOLEAN, AT(fair_share), true, 0, 0, "false", NULL, "keys take turns, by their weights"},
 	{"high_watermark", OPTION_INTEGER, LATER, NULL, NULL, "messages at which the queue is reported as high"},
@@ -245,6 +245,9 @@ parse_interval(const char *name, const JsonbValue *value)
 		bad_text(name, text, AN_INTERVAL);
 	if (value->type == jbvNumeric)
 		text = psprintf("%s s", text);
+	/* Older servers' intervals are finite. */
+	if (strcmp(text, "infinity") == 0)
+		return (int64) (YEAR * 1000);
 	interval = DatumGetIntervalP(call_input(name, text, input_interval, AN_INTERVAL));
 	return queue_interval_to_usecs(interval, name);
 }

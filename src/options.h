@@ -35,6 +35,12 @@ typedef enum QueueOnExpiry
 	QUEUE_EXPIRY_DROP,
 } QueueOnExpiry;
 
+typedef enum QueueDedupScope
+{
+	QUEUE_DEDUP_SCOPE_QUEUE,
+	QUEUE_DEDUP_SCOPE_KEY,
+} QueueDedupScope;
+
 typedef enum QueuePriorityMode
 {
 	QUEUE_PRIORITY_AGING,
@@ -64,6 +70,8 @@ typedef struct QueueOptions
 	char	   *dead_letter;	/* NULL = the queue's own */
 	int64		message_ttl;	/* 0 = none */
 	int			on_expiry;		/* QueueOnExpiry */
+	int64		dedup_window;	/* 0 = none */
+	int			dedup_scope;	/* QueueDedupScope */
 	bool		notify;
 	bool		ordered;
 	int			on_dead;		/* QueueOnDead */

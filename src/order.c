@@ -33,6 +33,33 @@ queue_order_hash(HeapTuple tuple, TupleDesc desc)
 	return queue_message_hash_key(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 }
 
+/* The key among those that are sought on the page at hand; NULL: it is not, or all are. */
+static QueueSought *
+find_sought(QueueOrder *order, uint64 hash)
+{
+	int			low = 0;
+	int			high = order->sought_count;
+
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (order->sought[middle]->hash < hash)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < order->sought_count && order->sought[low]->hash == hash && order->sought[low]->here
+		? order->sought[low] : NULL;
+}
+
+/* Whether something of the key may be taken from the page at hand, as far as others are concerned. */
+bool
+queue_order_seeks(QueueOrder *order, uint64 hash)
+{
+	return order->sought_count == 0 || find_sought(order, hash) != NULL;
+}
+
 /*
  * Who looks at a page that is due, and has come to it by another way than from
  * all due pages before it, must not let anything on it wait: something of the
@@ -41,14 +68,16 @@ queue_order_hash(HeapTuple tuple, TupleDesc desc)
 void
 queue_order_begin_page(QueueOrder *order, QueuePosition position, bool was_due)
 {
-	order->in_line = !was_due || (order->has_turn && !order->only);
+	order->in_line = !was_due || (order->has_turn && order->sought_count == 0);
 	order->visit = queue_key_new_call();
 	order->position = position;
-	order->took = 0;
-	order->waits = false;
 	order->lowest = PG_INT64_MAX;
-	order->undecided = false;
 	order->other_key = false;
+	for (int i = 0; i < order->sought_count; i++)
+	{
+		order->sought[i]->took = 0;
+		order->sought[i]->waits = order->sought[i]->undecided = order->sought[i]->no_room = false;
+	}
 }
 
 /* Whether the page at hand was come to from all that may have something of this key before it. */
@@ -90,6 +119,7 @@ queue_order_read(QueueKey *key, QueueKeyFacts *facts)
 	facts->backlog_from = key->backlog_from;
 	facts->copies = key->copies;
 	facts->first_copy = key->first_copy;
+	facts->apart = key->apart;
 }
 
 /*
@@ -205,7 +235,8 @@ is_out_of_line(QueueOrder *order, const QueueKey *key, const QueueMessageHead *h
 QueueOrderVerdict
 queue_order_judge(QueueOrder *order, uint64 hash, const QueueMessageHead *head, QueueHeldAs held)
 {
-	bool		ours = !order->only || order->hash == hash;
+	QueueSought *sought = find_sought(order, hash);
+	bool		ours = sought || order->sought_count == 0;
 	bool		in_line = is_in_line(order, hash);
 	QueueKey   *key = ours || in_line ? queue_key_find(order->state, hash) : NULL;
 	bool		may;
@@ -225,10 +256,10 @@ queue_order_judge(QueueOrder *order, uint64 hash, const QueueMessageHead *head, 
 		may = ours && may_take_backlog(order, key, head->id);
 	if (!may && held != QUEUE_HELD_CLAIMABLE)
 		let_wait(order, key, head);
-	if (!may && ours && held == QUEUE_HELD_NOT)
-		order->waits = order->only;
+	if (!may && sought && held == QUEUE_HELD_NOT)
+		sought->waits = true;
 	/* Its time has come, and will not come again: somebody has to see what is before it. */
-	if (!may && (head->is_copy || held == QUEUE_HELD_CLAIMABLE) && !(order->only && ours) && !queue_slot_holds_key(key))
+	if (!may && (head->is_copy || held == QUEUE_HELD_CLAIMABLE) && !sought && !queue_slot_holds_key(key))
 		queue_key_make_ready(key);
 	queue_key_unlock(key);
 	return may ? QUEUE_ORDER_TAKE : QUEUE_ORDER_WAIT;
@@ -259,6 +290,30 @@ queue_order_pass(QueueOrder *order, uint64 hash, const QueueMessageHead *head)
 		queue_key_make_ready(key);
 	queue_key_unlock(key);
 	return QUEUE_ORDER_WAIT;
+}
+
+/*
+ * A message that could be had is not asked for, since only its key's hash is that
+ * of the key that is: nothing behind it can be had, for the two share an entry.
+ */
+void
+queue_order_leave(QueueOrder *order, uint64 hash)
+{
+	QueueSought *sought = find_sought(order, hash);
+
+	order->other_key = true;
+	if (sought)
+		sought->undecided = true;
+}
+
+/* A message that could be had is too long for what the result has room for. */
+void
+queue_order_no_room(QueueOrder *order, uint64 hash)
+{
+	QueueSought *sought = find_sought(order, hash);
+
+	if (sought)
+		sought->no_room = true;
 }
 
 /* What is in line of a key that has copies is known, though its page may be due. */
@@ -327,11 +382,12 @@ bool
 queue_order_undecided(QueueOrder *order, uint64 hash, const QueueMessageHead *head, QueueTime again)
 {
 	bool		may_add = is_in_line(order, hash) && order->has_turn;
+	QueueSought *sought = find_sought(order, hash);
 	QueueKey   *key;
 	bool		known;
 
-	if (order->only && order->hash == hash)
-		order->undecided = true;
+	if (sought)
+		sought->undecided = true;
 	queue_key_look_later(order->state, again);
 	if (head->is_copy)
 		return undecided_copy(order, hash, head);
@@ -361,13 +417,14 @@ void
 queue_order_see_held(QueueOrder *order, uint64 hash, QueueHeldAs held)
 {
 	QueueKey   *key = queue_key_find(order->state, hash);
+	QueueSought *sought = find_sought(order, hash);
 
 	if (key == NULL)
 		return;
 	key->passed_in = order->visit;
 	/* What cools is looked for elsewhere. */
-	if (order->only && order->hash == hash && held != QUEUE_HELD_COOLING)
-		order->waits = true;
+	if (sought && held != QUEUE_HELD_COOLING)
+		sought->waits = true;
 	queue_key_unlock(key);
 }
 
@@ -379,6 +436,7 @@ bool
 queue_order_take(QueueOrder *order, uint64 hash, QueueSlot *slot)
 {
 	QueueKey   *key = queue_key_get(order->state, hash);
+	QueueSought *sought = find_sought(order, hash);
 	QueuePosition at;
 
 	if (key == NULL)
@@ -395,6 +453,7 @@ queue_order_take(QueueOrder *order, uint64 hash, QueueSlot *slot)
 		key->passed_in = 0;
 	}
 	queue_key_not_ready(key);
+	key->apart = false;
 	key->alone = slot->is_copy || slot->key != 0;
 	slot->call = order->call;
 	slot->taken_as = key->taken++;
@@ -403,7 +462,8 @@ queue_order_take(QueueOrder *order, uint64 hash, QueueSlot *slot)
 	if (slot->key == 0)
 		queue_slot_link_key(slot, key);
 	queue_key_unlock(key);
-	order->took++;
+	if (sought)
+		sought->took++;
 	return true;
 }
 

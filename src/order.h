@@ -8,25 +8,35 @@
 #include "message.h"
 #include "visit.h"
 
+/* A key of which something is sought. */
+typedef struct QueueSought
+{
+	uint64		hash;
+	bool		here;			/* on the page at hand, if there is something to be had */
+	/* results, of a page */
+	int			took;
+	bool		undecided;		/* a message of it is being deleted by somebody unknown */
+	bool		waits;			/* there is one that cannot be taken now */
+	bool		no_room;		/* there is one that is too long for the result */
+} QueueSought;
+
 /* What a call that claims from an ordered queue, or looks at one, goes by. */
 typedef struct QueueOrder
 {
 	QueueState *state;
 	bool		has_turn;		/* and may take something */
 	bool		learns;			/* or only what waits of the keys that have copies */
-	bool		only;			/* one key, of this hash */
-	bool		chosen;			/* of that, and in line for it: from all due pages before */
-	uint64		hash;
+	QueueSought **sought;		/* only of these keys, in the order of hashes */
+	int			sought_count;	/* 0: of all */
+	bool		chosen;			/* of one, and in line for it: from all due pages before */
+	uint64		hash;			/* that one */
 	QueuePosition from[2];		/* where a look along the line for it goes on: backlog, timed */
 	uint64		call;			/* its number */
 	uint64		visit;			/* of the page it looks at */
 	QueuePosition position;		/* where that is */
 	bool		in_line;		/* no page before it is due, or it is not due itself */
 	/* results, of a page */
-	int			took;
-	bool		undecided;		/* a message of the only key is being deleted by somebody unknown */
 	bool		other_key;		/* the first of its hash is of another key than that asked for */
-	bool		waits;			/* there is a message of the only key that cannot be taken now */
 	int64		lowest;			/* id of what is in line there; PG_INT64_MAX: nothing */
 	/* of all */
 	int64		highest_copy;
@@ -52,6 +62,7 @@ typedef struct QueueKeyFacts
 	int64		backlog_from;
 	QueueSpan	copies;
 	int64		first_copy;
+	bool		apart;
 } QueueKeyFacts;
 
 extern uint64 queue_order_hash(HeapTuple tuple, TupleDesc desc);
@@ -66,6 +77,9 @@ extern void queue_order_learn(QueueOrder *order, uint64 hash, const QueueMessage
 extern bool queue_order_know_copy(QueueOrder *order, uint64 hash, const QueueMessageHead *head);
 extern bool queue_order_undecided(QueueOrder *order, uint64 hash, const QueueMessageHead *head,
 								  QueueTime again);
+extern void queue_order_leave(QueueOrder *order, uint64 hash);
+extern void queue_order_no_room(QueueOrder *order, uint64 hash);
+extern bool queue_order_seeks(QueueOrder *order, uint64 hash);
 extern bool queue_order_is_free(QueueOrder *order, uint64 hash);
 extern void queue_order_see_held(QueueOrder *order, uint64 hash, QueueHeldAs held);
 extern bool queue_order_take(QueueOrder *order, uint64 hash, QueueSlot *slot);

@@ -7,7 +7,8 @@
  * has to be raised. Each priority's messages are in segments of their own, oldest
  * first, so only the first of each has to be compared. When that was enqueued is
  * known roughly, in QueueState.heads: no later than it was, but for messages that
- * came back after somebody had found nothing of their priority. Those that had to
+ * came back, or fell due, after somebody had found nothing of their priority, and
+ * for those behind what another transaction had not committed. Those that had to
  * be stored with others are a source of their own, and in no order.
  */
 #include "postgres.h"
@@ -165,11 +166,29 @@ queue_priority_looked(QueuePriorityTurns *turns, TimestampTz head, TimestampTz n
 	int			source = turns->source;
 
 	/* If it was set since, somebody may have found an older one. */
-	if (head != DT_NOEND)
-		pg_atomic_compare_exchange_u64(&turns->state->heads[source], &turns->seen[source], (uint64) head);
+	if (head != DT_NOEND &&
+		pg_atomic_compare_exchange_u64(&turns->state->heads[source], &turns->seen[source], (uint64) head))
+		turns->seen[source] = (uint64) head;
 	turns->in_vain += !took;
 	if (next != DT_NOEND)
 		turns->heads[source] = next;
 	else
 		turns->left &= ~(1 << source);
+}
+
+/*
+ * A message is where it was, as if nobody had had it; its page is due. Whoever has
+ * looked in vain meanwhile says so before us, or not at all. Cannot fail.
+ */
+void
+queue_priority_came_back(QueueState *state, int priority, TimestampTz enqueued_at)
+{
+	for (int source = priority; source < QUEUE_SOURCES; source += QUEUE_PRIORITIES)
+	{
+		uint64		head = pg_atomic_read_u64(&state->heads[source]);
+
+		while (enqueued_at < (TimestampTz) head &&
+			   !pg_atomic_compare_exchange_u64(&state->heads[source], &head, (uint64) enqueued_at))
+			;
+	}
 }

@@ -32,6 +32,7 @@ extern bool queue_priority_several(QueueState *state);
 extern void queue_priority_begin(QueuePriorityTurns *turns, QueueState *state, const QueueOptions *options,
 								 TimestampTz wall);
 extern bool queue_priority_next(QueuePriorityTurns *turns, int *source, TimestampTz *until);
+extern void queue_priority_came_back(QueueState *state, int priority, TimestampTz enqueued_at);
 extern void queue_priority_looked(QueuePriorityTurns *turns, TimestampTz head, TimestampTz next,
 								  bool took);
 

@@ -2,7 +2,7 @@
  * producerfuncs.c
  *	  SQL functions that enqueue, and the trigger behind INSERT and COPY.
  *
- * All of them fill QueueMessage structs and call queue_enqueue().
+ * All of them fill QueueMessage structs and call queue_once_enqueue().
  */
 #include "postgres.h"
 
@@ -21,10 +21,11 @@
 #include "enqueue.h"
 #include "error.h"
 #include "guc.h"
+#include "once.h"
 #include "options.h"
 
 static const QueueJsonKey enqueue_keys[] = {
-	{"unique_key", false}, {"on_conflict", false}, {"cost", true}, {"max_attempts", true}, {NULL, false}
+	{"unique_key", true}, {"on_conflict", true}, {"cost", true}, {"max_attempts", true}, {NULL, false}
 };
 
 /* What the messages of one call have in common; NULL pointers: not given. */
@@ -35,7 +36,13 @@ typedef struct Common
 	TimestampTz expires_at;		/* DT_NOEND: never */
 	int			max_attempts;	/* -1: the queue's */
 	int			cost;			/* -1: 1 */
+	text	   *unique_key;
+	QueueOnConflict on_conflict;
+	bool		has_on_conflict;
 } Common;
+
+/* Bytes of a unique key, which is in the message's row as it is. */
+#define MAX_UNIQUE_KEY 512
 
 static TimestampTz
 add_usecs(TimestampTz time, int64 usecs, const char *what)
@@ -49,11 +56,33 @@ add_usecs(TimestampTz time, int64 usecs, const char *what)
 	return result;
 }
 
-static void
-refuse_unless_null(bool isnull, const char *option)
+static QueueOnConflict
+parse_on_conflict(Jsonb *options)
 {
-	if (!isnull)
-		queue_error_not_built(option);
+	static const char *const names[] = {"skip", "replace", "debounce"};
+	JsonbValue *value = queue_options_get(options, "on_conflict");
+
+	if (value == NULL)
+		return QUEUE_CONFLICT_SKIP;
+	for (int i = 0; i < (int) lengthof(names); i++)
+		if (value->type == jbvString && value->val.string.len == (int) strlen(names[i]) &&
+			strncmp(value->val.string.val, names[i], value->val.string.len) == 0)
+			return (QueueOnConflict) i;
+	queue_options_bad_value("on_conflict", value, "one of skip, replace, debounce");
+}
+
+static void
+set_unique_key(Common *common, const char *key)
+{
+	if (key == NULL)
+		return;
+	if (strlen(key) > MAX_UNIQUE_KEY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unique_key is too long"),
+				 errdetail("It has %zu bytes, the limit is %d.", strlen(key), MAX_UNIQUE_KEY),
+				 errhint("Use a hash of it.")));
+	common->unique_key = cstring_to_text(key);
 }
 
 static void
@@ -87,6 +116,10 @@ fill_common(Common *common, QueueDef *def, const Interval *delay, const Timestam
 	queue_options_check_keys(options, enqueue_keys, "enqueue");
 	common->max_attempts = (int) queue_options_get_int(options, "max_attempts", 0, 1000000, -1);
 	common->cost = (int) queue_options_get_int(options, "cost", 0, 1000000, -1);
+	common->on_conflict = parse_on_conflict(options);
+	common->has_on_conflict = queue_options_get(options, "on_conflict") != NULL;
+	common->unique_key = NULL;
+	set_unique_key(common, queue_options_get_text(options, "unique_key", MAX_UNIQUE_KEY));
 }
 
 /* Users' headers must be an object without keys of the extension's. */
@@ -125,6 +158,20 @@ fill_message(QueueMessage *message, const Common *common)
 		queue_message_set(message, QUEUE_COLUMN_MAX_ATTEMPTS, Int32GetDatum(common->max_attempts));
 	if (common->cost >= 0)
 		queue_message_set(message, QUEUE_COLUMN_COST, Int32GetDatum(common->cost));
+	if (common->unique_key)
+		queue_message_set(message, QUEUE_COLUMN_UNIQUE_KEY, PointerGetDatum(common->unique_key));
+}
+
+static void
+fill_once(QueueOnce *once, const Common *common, bool no_dedup_key, Datum dedup_key)
+{
+	if (common->has_on_conflict && common->unique_key == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("on_conflict needs a unique_key")));
+	once->dedup_key = no_dedup_key ? NULL : DatumGetTextPP(dedup_key);
+	once->on_conflict = common->on_conflict;
+	once->duplicate = false;
 }
 
 static void
@@ -170,11 +217,13 @@ enum
 };
 
 static int64
-enqueue_one(FunctionCallInfo fcinfo, const char *function, QueueColumn content, const char *content_name)
+enqueue_one(FunctionCallInfo fcinfo, const char *function, QueueColumn content, const char *content_name,
+			bool *duplicate)
 {
 	QueueDef   *def;
 	Common		common;
 	QueueMessage message;
+	QueueOnce	once;
 	TimestampTz deliver_at = 0;
 
 	queue_error_need_write(function);
@@ -182,7 +231,6 @@ enqueue_one(FunctionCallInfo fcinfo, const char *function, QueueColumn content, 
 		queue_error_null("queue");
 	if (PG_ARGISNULL(ARG_CONTENT))
 		queue_error_null(content_name);
-	refuse_unless_null(PG_ARGISNULL(ARG_DEDUP_KEY), "dedup_key");
 	def = queue_catalog_open(PG_GETARG_TEXT_PP(ARG_QUEUE), QUEUE_ACL_ENQUEUE);
 	if (!PG_ARGISNULL(ARG_DELIVER_AT))
 		deliver_at = PG_GETARG_TIMESTAMPTZ(ARG_DELIVER_AT);
@@ -199,7 +247,9 @@ enqueue_one(FunctionCallInfo fcinfo, const char *function, QueueColumn content, 
 	if (!PG_ARGISNULL(ARG_PRIORITY))
 		set_priority(&message, def, PG_GETARG_INT32(ARG_PRIORITY));
 	queue_message_detoast(&message);
-	queue_enqueue(def, &message, 1);
+	fill_once(&once, &common, PG_ARGISNULL(ARG_DEDUP_KEY), PG_GETARG_DATUM(ARG_DEDUP_KEY));
+	queue_once_enqueue(def, &message, &once, 1);
+	*duplicate = once.duplicate;
 	return DatumGetInt64(id_of(&message));
 }
 
@@ -207,14 +257,18 @@ PG_FUNCTION_INFO_V1(queue_enqueue_json);
 Datum
 queue_enqueue_json(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT64(enqueue_one(fcinfo, "queue.enqueue()", QUEUE_COLUMN_PAYLOAD, "payload"));
+	bool		duplicate;
+
+	PG_RETURN_INT64(enqueue_one(fcinfo, "queue.enqueue()", QUEUE_COLUMN_PAYLOAD, "payload", &duplicate));
 }
 
 PG_FUNCTION_INFO_V1(queue_enqueue_bytes);
 Datum
 queue_enqueue_bytes(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT64(enqueue_one(fcinfo, "queue.enqueue_bytes()", QUEUE_COLUMN_BODY, "body"));
+	bool		duplicate;
+
+	PG_RETURN_INT64(enqueue_one(fcinfo, "queue.enqueue_bytes()", QUEUE_COLUMN_BODY, "body", &duplicate));
 }
 
 PG_FUNCTION_INFO_V1(queue_enqueue_unique);
@@ -224,11 +278,12 @@ queue_enqueue_unique(PG_FUNCTION_ARGS)
 	TupleDesc	desc;
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
+	bool		duplicate;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	values[0] = Int64GetDatum(enqueue_one(fcinfo, "queue.enqueue_unique()", QUEUE_COLUMN_PAYLOAD, "payload"));
-	values[1] = BoolGetDatum(false);
+	values[0] = Int64GetDatum(enqueue_one(fcinfo, "queue.enqueue_unique()", QUEUE_COLUMN_PAYLOAD, "payload", &duplicate));
+	values[1] = BoolGetDatum(duplicate);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
@@ -297,10 +352,13 @@ enqueue_many(FunctionCallInfo fcinfo, const char *function, QueueColumn content,
 	Elements	contents;
 	Elements	keys;
 	Elements	headers;
+	Elements	dedup_keys;
 	bool		has_keys;
 	bool		has_headers;
+	bool		has_dedup_keys;
 	TimestampTz deliver_at = 0;
 	QueueMessage *messages;
+	QueueOnce  *onces;
 	Datum	   *ids;
 
 	queue_error_need_write(function);
@@ -308,12 +366,12 @@ enqueue_many(FunctionCallInfo fcinfo, const char *function, QueueColumn content,
 		queue_error_null("queue");
 	if (PG_ARGISNULL(BATCH_CONTENTS))
 		queue_error_null(content_name);
-	refuse_unless_null(PG_ARGISNULL(BATCH_DEDUP_KEYS), "dedup_keys");
 	def = queue_catalog_open(PG_GETARG_TEXT_PP(BATCH_QUEUE), QUEUE_ACL_ENQUEUE);
 	deconstruct(PG_GETARG_ARRAYTYPE_P(BATCH_CONTENTS), &contents);
 	check_batch(contents.count);
 	has_keys = get_beside(fcinfo, BATCH_KEYS, contents.count, "keys", &keys);
 	has_headers = get_beside(fcinfo, BATCH_HEADERS, contents.count, "headers", &headers);
+	has_dedup_keys = get_beside(fcinfo, BATCH_DEDUP_KEYS, contents.count, "dedup_keys", &dedup_keys);
 	if (!PG_ARGISNULL(BATCH_DELIVER_AT))
 		deliver_at = PG_GETARG_TIMESTAMPTZ(BATCH_DELIVER_AT);
 	fill_common(&common, def, PG_ARGISNULL(BATCH_DELAY) ? NULL : PG_GETARG_INTERVAL_P(BATCH_DELAY),
@@ -323,6 +381,7 @@ enqueue_many(FunctionCallInfo fcinfo, const char *function, QueueColumn content,
 
 	messages = MemoryContextAllocHuge(CurrentMemoryContext,
 									  sizeof(QueueMessage) * (contents.count + 1));
+	onces = palloc(sizeof(QueueOnce) * (contents.count + 1));
 	ids = palloc(sizeof(Datum) * (contents.count + 1));
 	for (int i = 0; i < contents.count; i++)
 	{
@@ -336,9 +395,10 @@ enqueue_many(FunctionCallInfo fcinfo, const char *function, QueueColumn content,
 			set_headers(&messages[i], headers.values[i]);
 		if (!PG_ARGISNULL(BATCH_PRIORITY))
 			set_priority(&messages[i], def, PG_GETARG_INT32(BATCH_PRIORITY));
+		fill_once(&onces[i], &common, !has_dedup_keys || dedup_keys.nulls[i], has_dedup_keys ? dedup_keys.values[i] : 0);
 	}
 	if (contents.count > 0)
-		queue_enqueue(def, messages, contents.count);
+		queue_once_enqueue(def, messages, onces, contents.count);
 	for (int i = 0; i < contents.count; i++)
 		ids[i] = id_of(&messages[i]);
 	return construct_array(ids, contents.count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
@@ -369,15 +429,6 @@ given(TriggerData *trigger, const char *column, bool *isnull)
 	return SPI_getbinval(trigger->tg_trigtuple, desc, SPI_fnumber(desc, column), isnull);
 }
 
-static void
-refuse_given(TriggerData *trigger, const char *column)
-{
-	bool		isnull;
-
-	given(trigger, column, &isnull);
-	refuse_unless_null(isnull, column);
-}
-
 /* Columns that only show something must not be given. */
 static void
 check_read_only(TriggerData *trigger)
@@ -395,12 +446,12 @@ check_read_only(TriggerData *trigger)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("column \"%s\" of a queue cannot be given", columns[i]),
-					 errhint("To insert: payload or body, key, priority, headers, delay or deliver_at, ttl, options.")));
+					 errhint("To insert: payload or body, key, priority, headers, delay or deliver_at, ttl, dedup_key, unique_key, options.")));
 	}
 }
 
 static void
-fill_from_row(TriggerData *trigger, QueueDef *def, QueueMessage *message)
+fill_from_row(TriggerData *trigger, QueueDef *def, QueueMessage *message, QueueOnce *once)
 {
 	Common		common;
 	bool		no_delay;
@@ -428,7 +479,16 @@ fill_from_row(TriggerData *trigger, QueueDef *def, QueueMessage *message)
 	fill_common(&common, def, no_delay ? NULL : DatumGetIntervalP(delay),
 				no_deliver_at ? NULL : &deliver_at, no_ttl ? NULL : DatumGetIntervalP(ttl),
 				no_options ? NULL : DatumGetJsonbP(options));
+	value = given(trigger, "unique_key", &isnull);
+	if (!isnull && common.unique_key)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unique_key is given twice"),
+				 errhint("Give it as a column, or in the options.")));
+	set_unique_key(&common, isnull ? NULL : TextDatumGetCString(value));
 	fill_message(message, &common);
+	value = given(trigger, "dedup_key", &isnull);
+	fill_once(once, &common, isnull, value);
 	if (no_payload)
 		queue_message_set(message, QUEUE_COLUMN_BODY, body);
 	else
@@ -448,7 +508,7 @@ fill_from_row(TriggerData *trigger, QueueDef *def, QueueMessage *message)
 static HeapTuple
 returned_row(TriggerData *trigger, const QueueMessage *message)
 {
-	static const char *const names[] = {"id", "state", "enqueued_at", "deliver_at", "expires_at", "failures"};
+	static const char *const names[] = {"id", "state", "enqueued_at", "deliver_at", "expires_at", "failures", "headers"};
 	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
 	int			columns[lengthof(names)];
 	Datum		values[lengthof(names)];
@@ -465,6 +525,7 @@ returned_row(TriggerData *trigger, const QueueMessage *message)
 	nulls[3] = false;
 	values[4] = queue_message_get(message, QUEUE_COLUMN_EXPIRES_AT, &nulls[4]);
 	values[5] = Int32GetDatum(0);
+	values[6] = queue_message_get(message, QUEUE_COLUMN_HEADERS, &nulls[6]);
 	return heap_modify_tuple_by_cols(trigger->tg_trigtuple, desc, lengthof(names), columns, values, nulls);
 }
 
@@ -478,6 +539,7 @@ queue_view_insert(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	QueueMessage message;
+	QueueOnce	once;
 	QueueDef   *def;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_INSTEAD(trigger->tg_event) ||
@@ -491,9 +553,21 @@ queue_view_insert(PG_FUNCTION_ARGS)
 	if (def == NULL)
 		queue_error_no_queue(RelationGetRelationName(trigger->tg_relation));
 	check_read_only(trigger);
-	refuse_given(trigger, "dedup_key");
-	refuse_given(trigger, "unique_key");
-	fill_from_row(trigger, def, &message);
-	queue_enqueue(def, &message, 1);
+	fill_from_row(trigger, def, &message, &once);
+	queue_once_enqueue(def, &message, &once, 1);
 	return PointerGetDatum(returned_row(trigger, &message));
+}
+
+/* ---- the inbox ---- */
+
+PG_FUNCTION_INFO_V1(queue_once);
+Datum
+queue_once(PG_FUNCTION_ARGS)
+{
+	queue_error_need_write("queue.once()");
+	if (PG_ARGISNULL(0))
+		queue_error_null("consumer");
+	if (PG_ARGISNULL(1))
+		queue_error_null("message_key");
+	PG_RETURN_BOOL(queue_once_inbox(PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1)));
 }

@@ -22,6 +22,7 @@
 #include "utils/relcache.h"
 #include "utils/snapmgr.h"
 
+#include "dedup.h"
 #include "error.h"
 #include "lease.h"
 #include "message.h"
@@ -39,6 +40,8 @@ typedef struct Chosen
 	bool		held;
 	bool		timed;
 	uint32		slot;
+	bool		deleted;
+	text	   *unique_key;		/* NULL: none */
 } Chosen;
 
 typedef struct PurgeVisit
@@ -80,18 +83,49 @@ state_of(const QueueVisit *visit, HeapTuple tuple, const QueueMessageHead *head)
 	return head->failures > 0 ? QUEUE_MESSAGE_FAILED : QUEUE_MESSAGE_DELAYED;
 }
 
+/* When a message would have been delivered: by its slot, if it cools in one. */
+static TimestampTz
+delivered_at(const QueueVisit *visit, HeapTuple tuple, const QueueMessageHead *head)
+{
+	QueueHeldAs held = queue_visit_held(visit, tuple);
+
+	if (held != QUEUE_HELD_COOLING && held != QUEUE_HELD_CLAIMABLE)
+		return head->visible_at;
+	return queue_clock_to_wall(queue_slot(visit->held_by[ItemPointerGetOffsetNumber(&tuple->t_self)])->next);
+}
+
+/* What becomes of the message that is to be replaced. Those that are gone are not it. */
+static void
+see(QueueVisit *visit, HeapTuple tuple, QueueTupleFate fate, QueuePurgeSeen *seen)
+{
+	QueueMessageHead head;
+
+	queue_message_head(&head, tuple, RelationGetDescr(visit->rel));
+	seen->there = true;
+	seen->leased = queue_visit_held(visit, tuple) == QUEUE_HELD_LEASED;
+	seen->open = fate == QUEUE_TUPLE_DELETING ? HeapTupleHeaderGetUpdateXid(tuple->t_data)
+		: fate == QUEUE_TUPLE_INSERTING ? HeapTupleHeaderGetXmin(tuple->t_data) : InvalidTransactionId;
+	seen->visible_at = delivered_at(visit, tuple, &head);
+}
+
 static bool
 choose(HeapTuple tuple, QueueTupleFate fate, void *arg)
 {
 	PurgeVisit *purge = arg;
+	QueuePurgeSeen *seen = purge->filter->seen;
 	QueueMessageHead head;
 	Chosen	   *chosen;
 
-	if (!queue_visit_passes(&purge->visit, tuple, fate))
+	if (seen && fate != QUEUE_TUPLE_GONE && queue_message_id(tuple, RelationGetDescr(purge->visit.rel)) == purge->filter->id)
+		see(&purge->visit, tuple, fate, seen);
+	if (!(fate == QUEUE_TUPLE_OWN && seen) && !queue_visit_passes(&purge->visit, tuple, fate))
 		return true;
 	queue_message_head(&head, tuple, RelationGetDescr(purge->visit.rel));
 	/* Whatever stays is looked at by the next claimer. */
 	queue_visit_due(&purge->visit, 0);
+	/* What has died goes to the dead-letter queue, whatever comes after it. */
+	if (seen && queue_visit_held(&purge->visit, tuple) == QUEUE_HELD_DEAD)
+		return true;
 	if (!(state_of(&purge->visit, tuple, &head) & purge->filter->states) ||
 		head.enqueued_at >= purge->filter->older_than ||
 		(purge->filter->id != 0 && head.id != purge->filter->id))
@@ -100,6 +134,7 @@ choose(HeapTuple tuple, QueueTupleFate fate, void *arg)
 	chosen->tid = tuple->t_self;
 	chosen->id = head.id;
 	chosen->timed = !TIMESTAMP_IS_NOBEGIN(head.visible_at);
+	chosen->deleted = false;
 	chosen->held = queue_visit_held(&purge->visit, tuple) != QUEUE_HELD_NOT;
 	chosen->slot = purge->visit.held_by[ItemPointerGetOffsetNumber(&tuple->t_self)];
 	return true;
@@ -123,7 +158,7 @@ delete_held(PurgeVisit *purge, Chosen *chosen)
 	queue_pending_settled(chosen->slot, QUEUE_SLOT_SEQUENCE(word), QUEUE_SETTLE_CANCEL);
 	queue_lease_begin_settling(slot, word);
 	if (queue_segment_delete(purge->visit.rel, purge->visit.segment, &chosen->tid,
-							 chosen->id) == QUEUE_DELETE_DONE)
+							 chosen->id, &chosen->unique_key) == QUEUE_DELETE_DONE)
 		return true;
 	queue_pending_unsettle_last();
 	return false;
@@ -141,18 +176,36 @@ delete_chosen(PurgeVisit *purge, QueueDef *def)
 		Chosen	   *chosen = &purge->chosen[i];
 
 		if (chosen->held)
-			deleted += delete_held(purge, chosen);
+			chosen->deleted = delete_held(purge, chosen);
 		else if (queue_segment_delete(purge->visit.rel, purge->visit.segment, &chosen->tid,
-									  chosen->id) == QUEUE_DELETE_DONE)
+									  chosen->id, &chosen->unique_key) == QUEUE_DELETE_DONE)
 		{
+			chosen->deleted = true;
 			without_slot++;
 			timed += chosen->timed;
 		}
+		deleted += chosen->deleted;
 	}
 	if (without_slot > 0)
 		queue_delta_removed(def->state, purge->visit.segment, purge->visit.hold->page,
 							  without_slot, timed);
-	return deleted + without_slot;
+	return deleted;
+}
+
+/* After the page is put back: what was deleted frees its unique key, but for who takes its place. */
+static void
+leave_queue(PurgeVisit *purge, QueueDef *def)
+{
+	for (int i = 0; i < purge->count; i++)
+	{
+		Chosen	   *chosen = &purge->chosen[i];
+
+		if (!chosen->deleted || chosen->unique_key == NULL)
+			continue;
+		if (purge->filter->seen == NULL)
+			queue_dedup_forget_unique(def->id, chosen->unique_key, chosen->id);
+		pfree(chosen->unique_key);
+	}
 }
 
 /* The relation is locked for writing. */
@@ -184,6 +237,7 @@ purge_page(QueueDef *def, Relation rel, QueueSegment *segment, BlockNumber page,
 	queue_segment_visit(rel, page, GetActiveSnapshot(), false, choose, purge);
 	deleted = delete_chosen(purge, def);
 	queue_map_put(&hold, purge->visit.due);
+	leave_queue(purge, def);
 	return deleted;
 }
 
@@ -206,6 +260,13 @@ queue_purge_at(QueueDef *def, const QueuePlace *place, const QueuePurgeFilter *f
 	return deleted;
 }
 
+/* Whether the message to be replaced was found, had or not: it is nowhere else. */
+static bool
+is_seen(const QueuePurgeFilter *filter)
+{
+	return filter->seen && filter->seen->there;
+}
+
 /* So many pages before and behind the one on which a message should be. */
 #define PAGES_AROUND 4
 
@@ -221,7 +282,7 @@ purge_guessed(QueueDef *def, const QueuePurgeFilter *filter)
 	QueueSegment *segment;
 	int64		deleted = 0;
 
-	while (deleted == 0 &&
+	while (deleted == 0 && !is_seen(filter) &&
 		   queue_ring_next(def->state, &position, QUEUE_TIME_NEVER, &segment, &place.generation))
 	{
 		Relation	rel = queue_segment_open(segment, place.generation, AccessShareLock);
@@ -233,7 +294,7 @@ purge_guessed(QueueDef *def, const QueuePurgeFilter *filter)
 		place.segment = queue_segment_index(segment);
 		guess = queue_segment_guess(rel, filter->id);
 		place.page = guess > PAGES_AROUND ? guess - PAGES_AROUND : 0;
-		for (; deleted == 0 && place.page <= guess + PAGES_AROUND; place.page++)
+		for (; deleted == 0 && !is_seen(filter) && place.page <= guess + PAGES_AROUND; place.page++)
 			if (queue_segment_has(rel, place.page, filter->id))
 				deleted = queue_purge_at(def, &place, filter);
 		relation_close(rel, AccessShareLock);
@@ -255,11 +316,11 @@ queue_purge(QueueDef *def, const QueuePurgeFilter *filter)
 	uint32		generation;
 
 	queue_ring_load(def->state);
-	if (filter->id != 0 && (deleted = purge_guessed(def, filter)) > 0)
+	if (filter->id != 0 && ((deleted = purge_guessed(def, filter)) > 0 || is_seen(filter)))
 		return deleted;
 	purge = palloc(sizeof(PurgeVisit));
 	while (queue_ring_next(def->state, &position, QUEUE_TIME_NEVER, &segment, &generation) &&
-		   (filter->id == 0 || deleted == 0))
+		   (filter->id == 0 || deleted == 0) && !is_seen(filter))
 	{
 		Relation	rel = queue_segment_open(segment, generation, RowExclusiveLock);
 		BlockNumber pages;

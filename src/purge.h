@@ -13,11 +13,21 @@
 #define QUEUE_MESSAGE_LEASED	0x4
 #define QUEUE_MESSAGE_FAILED	0x8
 
+/* What was seen of a message that was to be replaced, also by one that this transaction has stored. */
+typedef struct QueuePurgeSeen
+{
+	bool		there;			/* at all */
+	bool		leased;
+	TransactionId open;			/* that deletes it or has moved it, or invalid */
+	TimestampTz visible_at;		/* when it would have been delivered; DT_NOBEGIN: at once */
+} QueuePurgeSeen;
+
 typedef struct QueuePurgeFilter
 {
 	int			states;			/* QUEUE_MESSAGE_... */
 	TimestampTz older_than;		/* enqueued before; DT_NOEND: all */
 	int64		id;				/* 0: all */
+	QueuePurgeSeen *seen;		/* another message is to take the place of the one with that id; or NULL */
 } QueuePurgeFilter;
 
 /* Where a message was seen last, to find it again. */

@@ -8,10 +8,12 @@
 #include "miscadmin.h"
 
 #include "catalog.h"
+#include "dedup.h"
 #include "guard.h"
 #include "guc.h"
 #include "launcher.h"
 #include "pending.h"
+#include "runner.h"
 #include "segment.h"
 #include "shmem.h"
 #include "slot.h"
@@ -32,6 +34,8 @@ static const QueueShmemPart *const parts[] = {
 	&queue_segment_shmem,
 	&queue_wakeup_shmem,
 	&queue_launcher_shmem,
+	&queue_dedup_shmem,
+	&queue_runner_shmem,
 	NULL
 };
 
@@ -52,6 +56,7 @@ _PG_init(void)
 	queue_pending_init();
 	queue_guard_init();
 	queue_launcher_init();
+	queue_runner_init();
 	/* pg_upgrade wants nobody else to write. */
 	if (!IsBinaryUpgrade)
 		queue_launcher_register();

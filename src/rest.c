@@ -578,6 +578,7 @@ delete_candidates(RestStep *step, QueueVisit *visit)
 	{
 		Candidate  *candidate = &step->candidates[i];
 		OffsetNumber offset = ItemPointerGetOffsetNumber(&candidate->tuple->t_self);
+		text	   *unique_key; /* the copy has it */
 
 		if (visit->held_as[offset] != QUEUE_HELD_NOT)
 		{
@@ -585,7 +586,7 @@ delete_candidates(RestStep *step, QueueVisit *visit)
 			continue;
 		}
 		step->pass->writing = candidate->rest;
-		switch (queue_segment_delete(step->rel, step->segment, &candidate->tuple->t_self, candidate->id))
+		switch (queue_segment_delete(step->rel, step->segment, &candidate->tuple->t_self, candidate->id, &unique_key))
 		{
 			case QUEUE_DELETE_DONE:
 				break;

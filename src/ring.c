@@ -142,7 +142,9 @@ queue_ring_found_priority(QueueState *state, QueueSegment *segment, BlockNumber 
 	if (segment->priority == priority)
 		return;
 	LWLockAcquire(lock, LW_EXCLUSIVE);
-	queue_ring_know_source(state, QUEUE_PRIORITIES + priority, head);
+	/* Always another one than before: who looks meanwhile may not have seen them. */
+	queue_ring_know_source(state, QUEUE_PRIORITIES + priority,
+						   Min(head, (TimestampTz) pg_atomic_read_u64(&state->heads[QUEUE_PRIORITIES + priority]) - 1));
 	LWLockRelease(lock);
 }
 
@@ -695,6 +697,38 @@ queue_ring_has_sealed(QueueState *state)
 		found = queue_segment_at(i)->role == QUEUE_SEGMENT_SEALED;
 	LWLockRelease(lock);
 	return found;
+}
+
+/* Whether the worker has looked at all that was found with rows, for their priorities. */
+bool
+queue_ring_is_surveyed(QueueState *state)
+{
+	LWLock	   *lock = queue_state_ring_lock(state);
+	bool		all = true;
+
+	if (state->ordered)
+		return true;
+	LWLockAcquire(lock, LW_SHARED);
+	for (uint32 i = state->first_segment; i != QUEUE_NONE && all; i = queue_segment_at(i)->next)
+		all = pg_atomic_read_u32(&queue_segment_at(i)->surveyed) ==
+			pg_atomic_read_u32(&queue_segment_at(i)->generation);
+	LWLockRelease(lock);
+	return all;
+}
+
+/* Rows may have come by a way that tells nobody of their priorities. For callbacks: cannot fail. */
+void
+queue_ring_forget_survey(QueueState *state)
+{
+	uint64		position = 0;
+	QueueSegment *segment;
+	uint32		generation;
+
+	while (queue_ring_next(state, &position, QUEUE_TIME_NEVER, &segment, &generation))
+	{
+		pg_atomic_write_u32(&segment->surveyed, 0);
+		pg_atomic_fetch_add_u32(&segment->foreign, 1);
+	}
 }
 
 /*

@@ -34,6 +34,8 @@ extern QueueTime queue_ring_due(QueueState *state);
 extern void queue_ring_advance(QueueState *state, QueueSegment *full);
 extern void queue_ring_reuse(QueueState *state, QueueSegment *emptied);
 extern bool queue_ring_has_sealed(QueueState *state);
+extern bool queue_ring_is_surveyed(QueueState *state);
+extern void queue_ring_forget_survey(QueueState *state);
 extern bool queue_ring_is_used(QueueState *state);
 extern QueueTime queue_ring_reclaim_at(QueueState *state, QueueTime now);
 extern bool queue_ring_has(QueueState *state, Oid relid);

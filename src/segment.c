@@ -37,6 +37,7 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
+#include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/snapmgr.h"
 
@@ -324,6 +325,8 @@ queue_segment_check_rewritten(QueueSegment *segment, Relation rel)
 		segment->relfilenumber = queue_relfilenumber(rel);
 		pg_atomic_write_u32(&segment->pages, RelationGetNumberOfBlocks(rel));
 		pg_atomic_write_u32(&segment->begun, pg_atomic_read_u32(&segment->pages));
+		/* Marks of what is on a page are of another page now. */
+		pg_atomic_fetch_add_u32(&segment->foreign, 1);
 		if (pg_atomic_read_u32(&segment->pages) > 0)
 			queue_map_lower_range(segment, 0, pg_atomic_read_u32(&segment->pages) - 1, 0);
 	}
@@ -781,12 +784,27 @@ queue_segment_fetch_held(Relation rel, QueueSegment *segment, ItemPointer tid, i
 	return copy_row(rel, segment, tid, id, true);
 }
 
+/* A row's unique key, which is short and stored as it is; NULL: it has none. */
+static text *
+unique_key_of(HeapTuple tuple, Relation rel)
+{
+	bool		isnull;
+	Datum		value = heap_getattr(tuple, QUEUE_COLUMN_UNIQUE_KEY, RelationGetDescr(rel), &isnull);
+	struct varlena *key = isnull ? NULL : (struct varlena *) DatumGetPointer(value);
+
+	/* Stored in another way it comes from somebody else. */
+	if (key == NULL || VARATT_IS_EXTERNAL(key) || VARATT_IS_COMPRESSED(key))
+		return NULL;
+	return cstring_to_text_with_len(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+}
+
 /*
  * Delete the row of a message whose slot (or page) the caller holds; the
- * relation is locked until the end of the transaction. Never waits.
+ * relation is locked until the end of the transaction. Never waits. *unique_key is
+ * set to a copy of that of the message, or NULL.
  */
 QueueDeleteResult
-queue_segment_delete(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id)
+queue_segment_delete(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id, text **unique_key)
 {
 	HeapTupleData tuple;
 	TM_FailureData failure;
@@ -797,6 +815,7 @@ queue_segment_delete(Relation rel, QueueSegment *segment, ItemPointer tid, int64
 	if (!BufferIsValid(buffer))
 		return QUEUE_DELETE_GONE;
 	fate = judge(&tuple, buffer, NULL);
+	*unique_key = unique_key_of(&tuple, rel);
 	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
 	/* heap_delete() raises for a row whose inserter has not committed. */
 	if (fate == QUEUE_TUPLE_INSERTING)

@@ -90,7 +90,8 @@ extern bool queue_segment_has(Relation rel, BlockNumber page, int64 id);
 extern BlockNumber queue_segment_guess(Relation rel, int64 id);
 extern HeapTuple queue_segment_fetch_held(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id);
 extern HeapTuple queue_segment_fetch(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id);
-extern QueueDeleteResult queue_segment_delete(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id);
+extern QueueDeleteResult queue_segment_delete(Relation rel, QueueSegment *segment, ItemPointer tid, int64 id,
+											  text **unique_key);
 
 /* What queue_segment_prove_dead() saw: pages and their LSNs. */
 typedef struct QueueDeadProof

@@ -17,6 +17,7 @@
 #include "utils/builtins.h"
 
 #include "acl.h"
+#include "dedup.h"
 #include "error.h"
 #include "lease.h"
 #include "message.h"
@@ -317,10 +318,19 @@ queue_settle_begin_cooling(uint32 number, QueueSettlement how, QueueSettling *se
 bool
 queue_settle_delete(QueueSettling *settling)
 {
-	if (queue_segment_delete(settling->rel, settling->segment, &settling->tid, settling->message_id) == QUEUE_DELETE_DONE)
+	if (queue_segment_delete(settling->rel, settling->segment, &settling->tid, settling->message_id,
+							 &settling->unique_key) == QUEUE_DELETE_DONE)
 		return true;
 	queue_pending_unsettle_last();
 	return false;
+}
+
+/* The message whose row is deleted leaves its queue for good: its unique key is free. */
+void
+queue_settle_leave(QueueSettling *settling)
+{
+	if (settling->unique_key)
+		queue_dedup_forget_unique(settling->def->id, settling->unique_key, settling->message_id);
 }
 
 void
@@ -337,7 +347,9 @@ queue_settle_ack(const pg_uuid_t *receipt)
 
 	if (status != QUEUE_STATUS_OK)
 		return status;
-	if (!queue_settle_delete(&settling))
+	if (queue_settle_delete(&settling))
+		queue_settle_leave(&settling);
+	else
 		status = QUEUE_STATUS_LOST;
 	queue_settle_end(&settling);
 	return status;

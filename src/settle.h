@@ -30,6 +30,7 @@ typedef struct QueueSettling
 	ItemPointerData tid;
 	int64		message_id;
 	uint32		prior;			/* word's state and flags before */
+	text	   *unique_key;		/* of the message, when its row is deleted; or NULL */
 } QueueSettling;
 
 extern QueueSettleStatus queue_settle_begin(const pg_uuid_t *receipt, QueueSettlement how,
@@ -37,6 +38,7 @@ extern QueueSettleStatus queue_settle_begin(const pg_uuid_t *receipt, QueueSettl
 extern bool queue_settle_begin_cooling(uint32 number, QueueSettlement how,
 									   QueueSettling *settling);
 extern bool queue_settle_delete(QueueSettling *settling);
+extern void queue_settle_leave(QueueSettling *settling);
 extern void queue_settle_end(QueueSettling *settling);
 extern QueueSettleStatus queue_settle_key(const pg_uuid_t *receipt, bool until_end,
 										  QueueDef **def, text **key);

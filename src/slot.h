@@ -82,7 +82,8 @@ typedef struct QueueSlot
 	uint8		how;			/* settling in a prepared transaction: QueueSettlement */
 	int32		failures;		/* before this lease, unwritten ones included */
 	int64		message_id;
-	uint32		prior;			/* settling: state and flags to come back to */
+	uint16		prior;			/* settling: state and flags to come back to */
+	uint8		priority;		/* with which it was claimed */
 	bool		unwritten;		/* failures is more than the row says */
 	bool		timed;			/* the row has a time of delivery */
 	bool		moving;			/* cooling: only to be stored elsewhere, as it is */

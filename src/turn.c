@@ -3,7 +3,7 @@
  *	  Where a claim from an ordered queue looks for messages.
  *
  * Whoever has the queue's turn walks what may have work: pages of copies that
- * are due; keys that are ready, each from the first place where something of it
+ * are due; keys that are ready, from the first places where something of them
  * waits; and pages of the backlog that are due, in order, with none left out.
  * Each of these begins in its turn, so that none starves. What may be taken of a
  * page says order.c.
@@ -23,6 +23,7 @@
 #include "lease.h"
 #include "ring.h"
 #include "turn.h"
+#include "walk.h"
 
 typedef enum Part
 {
@@ -33,106 +34,23 @@ typedef enum Part
 	PARTS
 } Part;
 
-typedef struct Turn
-{
-	QueueClaim *claim;
-	QueueState *state;
-	Oid			locked;			/* a segment that somebody has locked */
-	bool		no_memory;
-} Turn;
-
-static bool
-goes_on(Turn *turn)
-{
-	QueueClaim *claim = turn->claim;
-
-	return !OidIsValid(turn->locked) && !turn->no_memory && !claim->closed && claim->pages_left > 0 &&
-		claim->claimed_count < claim->request->wanted && claim->bytes < claim->request->max_bytes;
-}
-
-/* Open a segment that a walk has come to; false if there is nothing in it, or it has to be waited for. */
-static bool
-open_segment(Turn *turn, QueueSegment *segment, uint32 generation)
-{
-	QueueClaim *claim = turn->claim;
-	Oid			relid = segment->relid;
-
-	if (!OidIsValid(relid) || pg_atomic_read_u32(&segment->generation) != generation)
-		return false;
-	if (!ConditionalLockRelationOid(relid, AccessShareLock))
-	{
-		/* One that is being emptied has nothing, and is not waited for. */
-		if (pg_atomic_read_u32(&segment->emptying) != generation)
-			turn->locked = relid;
-		return false;
-	}
-	claim->visit.segment = segment;
-	claim->visit.rel = queue_segment_open(segment, generation, AccessShareLock);
-	UnlockRelationOid(relid, AccessShareLock);
-	return claim->visit.rel != NULL;
-}
-
-static void
-close_segment(Turn *turn)
-{
-	relation_close(turn->claim->visit.rel, AccessShareLock);
-}
-
-/* Look at a page, due or not (now: QUEUE_TIME_NEVER); waits for whoever is busy with it. */
-static void
-look_at_page(Turn *turn, BlockNumber page, QueueTime now)
-{
-	QueueClaim *claim = turn->claim;
-	QueueMapHold hold;
-	int			had = claim->claimed_count;
-
-	CHECK_FOR_INTERRUPTS();
-	claim->pages_left--;
-	queue_slot_reserve(turn->state, claim->request->wanted - claim->claimed_count);
-	for (;;)
-	{
-		switch (queue_map_take(claim->visit.segment, page, now, &hold))
-		{
-			case QUEUE_MAP_TAKEN:
-				break;
-			case QUEUE_MAP_BUSY:
-				queue_map_wait(claim->visit.segment, page);
-				CHECK_FOR_INTERRUPTS();
-				continue;
-			case QUEUE_MAP_NOT_DUE:
-				return;
-			case QUEUE_MAP_NO_MEMORY:
-				turn->no_memory = true;
-				return;
-		}
-		break;
-	}
-	claim->saw_expired = false;
-	queue_claim_visit(claim, &hold);
-	turn->no_memory = claim->lacks_slots || claim->order.lacks_keys;
-	if (claim->claimed_count > had)
-		claim->pages_left = claim->patience;
-	if (claim->saw_expired && !turn->no_memory)
-		queue_claim_sweep_page(claim->request->def, claim->visit.rel, claim->visit.segment, page);
-}
-
 /* Look at all due pages of a lane, in order: one that somebody is busy with is waited for. */
 static void
-look_at_due(Turn *turn, QueueLane lane)
+look_at_due(QueueTurn *turn, QueueLane lane)
 {
 	QueueClaim *claim = turn->claim;
 	uint64		position = 0;
 	QueueSegment *segment;
 	uint32		generation;
 
-	while (goes_on(turn) &&
+	while (queue_walk_goes_on(turn) &&
 		   queue_ring_next_in(turn->state, lane, &position, claim->visit.now, &segment, &generation))
 	{
 		BlockNumber from = 0;
 
-		if (!open_segment(turn, segment, generation))
+		if (!queue_walk_open(turn, segment, generation))
 			continue;
-		while (goes_on(turn))
+		while (queue_walk_goes_on(turn))
 		{
 			BlockNumber busy = InvalidBlockNumber;
 			BlockNumber page = InvalidBlockNumber;
@@ -140,10 +58,10 @@ look_at_due(Turn *turn, QueueLane lane)
 			if (!queue_map_find(segment, from, claim->visit.now, &page, &busy) && busy == InvalidBlockNumber)
 				break;
 			page = Min(page, busy);
-			look_at_page(turn, page, claim->visit.now);
+			queue_walk_look_at(turn, page, claim->visit.now);
 			from = page + 1;
 		}
-		close_segment(turn);
+		queue_walk_close(turn);
 	}
 }
 
@@ -151,112 +69,40 @@ look_at_due(Turn *turn, QueueLane lane)
 
 /* Look at the key's entry again, ready or not; false: it is gone. */
 static bool
-read_again(Turn *turn, uint32 number, QueueKeyFacts *facts)
+read_again(QueueTurn *turn, QueueKeyFacts *facts)
 {
-	QueueKey   *key = queue_key_lock(number);
+	QueueKey   *key = queue_walk_lock_key(turn, facts);
 
 	if (key == NULL)
 		return false;
 	queue_key_not_ready(key);
 	queue_order_read(key, facts);
 	queue_key_unlock(key);
-	return facts->hash == turn->claim->order.hash;
+	return true;
 }
 
+/* Put it back into the list, at one end of it. */
 static void
-make_ready(uint32 number)
+make_ready(QueueTurn *turn, const QueueKeyFacts *facts, bool first)
 {
-	QueueKey   *key = queue_key_lock(number);
+	QueueKey   *key = queue_walk_lock_key(turn, facts);
 
 	if (key == NULL)
 		return;
-	queue_key_make_ready(key);
+	if (first)
+		queue_key_make_ready_first(key);
+	else
+		queue_key_make_ready(key);
 	queue_key_unlock(key);
-}
-
-/* Told before a page of a key's span is looked at; false: the walk is to end. */
-typedef bool (*SpanStep) (Turn *turn, uint32 number, QueuePosition last, QueuePosition next);
-
-/*
- * The walk has come to a place of the key's backlog: what was before is done.
- * Should something have been put back before that meanwhile, it ends.
- */
-static bool
-backlog_step(Turn *turn, uint32 number, QueuePosition last, QueuePosition next)
-{
-	QueueKey   *key = queue_key_lock(number);
-	bool		same;
-
-	if (key == NULL)
-		return false;
-	same = key->backlog.first == last;
-	if (same && next > key->backlog.last)
-		queue_span_clear(&key->backlog);
-	else if (same)
-		key->backlog.first = next;
-	same = same && !queue_span_is_empty(&key->backlog);
-	queue_key_unlock(key);
-	return same;
-}
-
-/*
- * Look at the pages of a span, from its first place on, for messages of one
- * key, until one is taken or there is nothing more to do. With a step, that is
- * told of each place before it is looked at.
- */
-static void
-walk_span(Turn *turn, const QueueKeyFacts *facts, const QueueSpan *span, QueueLane lane, SpanStep step)
-{
-	QueueClaim *claim = turn->claim;
-	QueueOrder *order = &claim->order;
-	uint64		rank = QUEUE_POSITION_RANK(span->first) - 1;
-	QueuePosition reached = span->first;
-	int			taken = 0;
-	bool		end = false;
-	QueueSegment *segment;
-	uint32		generation;
-
-	order->undecided = false;
-	while (!end && goes_on(turn) &&
-		   queue_ring_next_in(turn->state, lane, &rank, QUEUE_TIME_NEVER, &segment, &generation))
-	{
-		BlockNumber page = rank == QUEUE_POSITION_RANK(span->first) ? QUEUE_POSITION_PAGE(span->first) : 0;
-
-		if (QUEUE_POSITION(rank, page) > span->last)
-			break;
-		if (!open_segment(turn, segment, generation))
-			continue;
-		for (; !end && goes_on(turn) && page < pg_atomic_read_u32(&segment->pages); page++)
-		{
-			QueuePosition next = QUEUE_POSITION(rank, page);
-
-			if (next > span->last)
-				break;
-			if (step && !step(turn, facts->number, reached, next))
-			{
-				end = true;
-				break;
-			}
-			reached = next;
-			look_at_page(turn, page, QUEUE_TIME_NEVER);
-			taken += order->took;
-			/* Copies are not in order: one that waits may be before the first. */
-			end = order->undecided || (step && order->waits) ||
-				(taken > 0 && (step == NULL || order->took == 0));
-		}
-		close_segment(turn);
-	}
-	if (!end && step && goes_on(turn))
-		step(turn, facts->number, reached, span->last + 1);
 }
 
 /* Of several copies of a key the one with the lowest id is sought. */
 static void
-find_first_copy(Turn *turn, const QueueKeyFacts *facts)
+find_first_copy(QueueTurn *turn, QueueLook *look)
 {
 	QueueOrder *order = &turn->claim->order;
-	QueueSpan	span = facts->copies;
-	QueueKey   *key = queue_key_lock(facts->number);
+	QueueSpan	span = look->facts.copies;
+	QueueKey   *key = queue_walk_lock_key(turn, &look->facts);
 
 	if (key == NULL)
 		return;
@@ -265,12 +111,12 @@ find_first_copy(Turn *turn, const QueueKeyFacts *facts)
 	/* So that it is not forgotten. */
 	queue_key_make_ready(key);
 	queue_key_unlock(key);
-	queue_key_rescan(&span);
+	queue_key_rescan(look->facts.number, &span);
 	order->has_turn = false;
-	walk_span(turn, facts, &span, QUEUE_LANE_COPIES, NULL);
+	queue_walk_span(turn, look, span, QUEUE_LANE_COPIES);
 	order->has_turn = true;
-	queue_key_rescan(NULL);
-	if ((!goes_on(turn) || order->undecided) && (key = queue_key_lock(facts->number)) != NULL)
+	queue_key_rescan(look->facts.number, NULL);
+	if ((!queue_walk_goes_on(turn) || look->undecided) && (key = queue_walk_lock_key(turn, &look->facts)) != NULL)
 	{
 		/* It was broken off: what was not seen may be first. */
 		queue_span_add(&key->copies, span.first);
@@ -278,10 +124,31 @@ find_first_copy(Turn *turn, const QueueKeyFacts *facts)
 		key->first_copy = QUEUE_COPY_UNKNOWN;
 		key->one_copy = false;
 		/* It is looked at when all are; should something have come meanwhile, no later either. */
-		if (goes_on(turn))
+		if (queue_walk_goes_on(turn))
 			queue_key_not_ready(key);
 		queue_key_unlock(key);
 	}
+}
+
+/* The lowest id of what came back, as far as that is known. */
+static int64
+came_back(const QueueKeyFacts *facts)
+{
+	return queue_span_is_empty(&facts->copies) ? facts->first_cooling
+		: Min(facts->first_cooling, facts->first_copy);
+}
+
+/* Whether the next message is in the backlog. */
+static bool
+is_in_backlog(const QueueKeyFacts *facts)
+{
+	return !queue_span_is_empty(&facts->backlog) && facts->backlog_from <= came_back(facts);
+}
+
+static bool
+has_unknown_copies(const QueueKeyFacts *facts)
+{
+	return !queue_span_is_empty(&facts->copies) && facts->first_copy == QUEUE_COPY_UNKNOWN;
 }
 
 /*
@@ -290,73 +157,167 @@ find_first_copy(Turn *turn, const QueueKeyFacts *facts)
  * now where that is.
  */
 static bool
-look_for_next(Turn *turn, const QueueKeyFacts *facts)
+look_for_next(QueueTurn *turn, QueueLook *look)
 {
-	bool		has_copies = !queue_span_is_empty(&facts->copies);
-	int64		came_back = has_copies ? Min(facts->first_cooling, facts->first_copy) : facts->first_cooling;
+	const QueueKeyFacts *facts = &look->facts;
 
-	if (has_copies && facts->first_copy == QUEUE_COPY_UNKNOWN)
+	look->taken = 0;
+	look->undecided = false;
+	if (has_unknown_copies(facts))
 	{
-		find_first_copy(turn, facts);
+		find_first_copy(turn, look);
 		return true;
 	}
-	if (!queue_span_is_empty(&facts->backlog) && facts->backlog_from <= came_back)
+	if (is_in_backlog(facts))
 	{
-		walk_span(turn, facts, &facts->backlog, QUEUE_LANE_BACKLOG, backlog_step);
+		queue_walk_span(turn, look, facts->backlog, QUEUE_LANE_BACKLOG);
 		return true;
 	}
-	if (facts->first_cooling == came_back && came_back != PG_INT64_MAX)
-	{
-		QueueSpan	span = {facts->cooling_at, facts->cooling_at};
-
-		walk_span(turn, facts, &span, QUEUE_LANE_ANY, NULL);
-	}
-	else if (has_copies)
-		walk_span(turn, facts, &facts->copies, QUEUE_LANE_COPIES, NULL);
+	if (facts->first_cooling == came_back(facts) && facts->first_cooling != PG_INT64_MAX)
+		queue_walk_span(turn, look, (QueueSpan) {facts->cooling_at, facts->cooling_at}, QUEUE_LANE_ANY);
+	else if (!queue_span_is_empty(&facts->copies))
+		queue_walk_span(turn, look, facts->copies, QUEUE_LANE_COPIES);
 	return false;
 }
 
 /* So often it may turn out to be elsewhere: among copies, in the backlog, among copies after all. */
 #define PLACES_OF_NEXT 4
 
-/* Take what can be had of a key that was ready. */
+/* Take what can be had of the key. */
 static void
-look_at_key(Turn *turn, QueueKeyFacts *facts)
+look_at_key(QueueTurn *turn, QueueLook *look)
 {
-	QueueOrder *order = &turn->claim->order;
-	int			had = turn->claim->claimed_count;
 	int			tries = 0;
 
-	order->only = true;
-	order->hash = facts->hash;
-	while (!facts->held && tries++ < PLACES_OF_NEXT && look_for_next(turn, facts))
+	look->taken = 0;
+	while (!look->facts.held && tries++ < PLACES_OF_NEXT && look_for_next(turn, look))
 	{
-		if (turn->claim->claimed_count > had || !goes_on(turn) || order->undecided ||
-			!read_again(turn, facts->number, facts))
+		if (look->taken > 0 || !queue_walk_goes_on(turn) || look->undecided || !read_again(turn, &look->facts))
 			break;
 	}
-	if (turn->claim->claimed_count == had && !facts->held && !goes_on(turn))
-		make_ready(facts->number);
-	order->only = false;
+	if (look->taken == 0 && !look->facts.held && !queue_walk_goes_on(turn))
+		make_ready(turn, &look->facts, false);
 }
 
-static void
-look_at_ready(Turn *turn)
+/* Take keys out of the list; how many. */
+static int
+take_out(QueueTurn *turn, QueueLook *looks, int most)
 {
-	uint32		most = pg_atomic_read_u32(&turn->state->ready_keys);
+	int			n = 0;
 
-	for (uint32 i = 0; i < most && goes_on(turn); i++)
+	for (; n < most; n++)
 	{
 		QueueKey   *key = queue_key_next_ready(turn->state);
-		QueueKeyFacts facts;
 
 		if (key == NULL)
 			break;
-		queue_order_read(key, &facts);
+		looks[n] = (QueueLook) {.number = n};
+		queue_order_read(key, &looks[n].facts);
 		queue_key_unlock(key);
-		look_at_key(turn, &facts);
-		queue_key_looked();
 	}
+	return n;
+}
+
+static int
+compare_first(const void *a, const void *b)
+{
+	QueuePosition x = ((const QueueLook *) a)->facts.backlog.first;
+	QueuePosition y = ((const QueueLook *) b)->facts.backlog.first;
+
+	return x < y ? -1 : x > y;
+}
+
+static int
+compare_number(const void *a, const void *b)
+{
+	return ((const QueueLook *) a)->number - ((const QueueLook *) b)->number;
+}
+
+/* Those whose next message is in the backlog come to the front, by place; how many. */
+static int
+sort_looks(QueueLook *looks, int n, int *others)
+{
+	int			count = 0;
+
+	*others = 0;
+	for (int i = 0; i < n; i++)
+	{
+		QueueLook	look = looks[i];
+
+		if (look.facts.held)
+			continue;
+		if (look.facts.apart || has_unknown_copies(&look.facts) || !is_in_backlog(&look.facts))
+		{
+			(*others)++;
+			continue;
+		}
+		look.span = look.facts.backlog;
+		looks[i] = looks[count];
+		looks[count++] = look;
+	}
+	qsort(looks, count, sizeof(QueueLook), compare_first);
+	return count;
+}
+
+/* Take what can be had of keys that mostly go on in the same pages: these are gone through once for all. */
+static void
+look_at_keys(QueueTurn *turn, QueueLook *looks, int n)
+{
+	QueueSought **sought = palloc(sizeof(QueueSought *) * n);
+	int			others;
+	int			together = sort_looks(looks, n, &others);
+	int			left = 0;
+
+	if (together > 1)
+		queue_walk_spans(turn, looks, together, others, sought, QUEUE_LANE_BACKLOG);
+	qsort(looks, n, sizeof(QueueLook), compare_number);
+	/* What was not found so is elsewhere, or further on. */
+	for (; left < n && queue_walk_goes_on(turn); left++)
+	{
+		QueueLook  *look = &looks[left];
+
+		if (look->taken == 0 && !look->undecided && read_again(turn, &look->facts))
+			look_at_key(turn, look);
+	}
+	/* These keep their places in the list, but for those that have held up the others. */
+	for (int i = n - 1; i >= left; i--)
+		if (looks[i].taken == 0 && !looks[i].facts.held && !looks[i].apart)
+			make_ready(turn, &looks[i].facts, true);
+	for (int i = left; i < n; i++)
+		if (looks[i].taken == 0 && looks[i].apart)
+			make_ready(turn, &looks[i].facts, false);
+	pfree(sought);
+}
+
+/* The key that has been in the list longest is looked at before others, so that each is in its turn. */
+static void
+look_at_ready(QueueTurn *turn)
+{
+	QueueClaim *claim = turn->claim;
+	int			most = Min(pg_atomic_read_u32(&turn->state->ready_keys), PG_INT32_MAX);
+	QueueLook  *looks = NULL;
+
+	while (most > 0 && queue_walk_goes_on(turn))
+	{
+		QueueLook	first;
+		int			n;
+
+		if (take_out(turn, &first, 1) == 0)
+			break;
+		look_at_key(turn, &first);
+		queue_key_looked();
+		n = Min(Min(most - 1, claim->request->wanted - claim->claimed_count), QUEUE_KEYS_AT_ONCE);
+		if (n <= 0 || !queue_walk_goes_on(turn))
+			break;
+		if (looks == NULL)
+			looks = palloc(sizeof(QueueLook) * n);
+		n = take_out(turn, looks, n);
+		look_at_keys(turn, looks, n);
+		queue_key_looked();
+		most -= n + 1;
+	}
+	if (looks)
+		pfree(looks);
 }
 
 /* ---- a key that is asked for ---- */
@@ -370,7 +331,7 @@ look_at_ready(Turn *turn)
  * its entry knows. Ends at one that cannot be taken. Returns whether all was seen.
  */
 static bool
-look_along_line(Turn *turn, QueueLane lane, QueuePosition *from)
+look_along_line(QueueTurn *turn, QueueLane lane, QueuePosition *from)
 {
 	QueueClaim *claim = turn->claim;
 	QueueOrder *order = &claim->order;
@@ -380,14 +341,14 @@ look_along_line(Turn *turn, QueueLane lane, QueuePosition *from)
 	uint32		generation;
 
 	claim->pages_left = PAGES_IN_LINE;
-	while (!end && goes_on(turn) &&
+	while (!end && queue_walk_goes_on(turn) &&
 		   queue_ring_next_in(turn->state, lane, &rank, claim->visit.now, &segment, &generation))
 	{
 		BlockNumber at = rank == QUEUE_POSITION_RANK(*from) ? QUEUE_POSITION_PAGE(*from) : 0;
 
-		if (!open_segment(turn, segment, generation))
+		if (!queue_walk_open(turn, segment, generation))
 			continue;
-		while (!end && goes_on(turn))
+		while (!end && queue_walk_goes_on(turn))
 		{
 			BlockNumber busy = InvalidBlockNumber;
 			BlockNumber page = InvalidBlockNumber;
@@ -395,15 +356,15 @@ look_along_line(Turn *turn, QueueLane lane, QueuePosition *from)
 			if (!queue_map_find(segment, at, claim->visit.now, &page, &busy) && busy == InvalidBlockNumber)
 				break;
 			page = Min(page, busy);
-			look_at_page(turn, page, claim->visit.now);
+			queue_walk_look_at(turn, page, claim->visit.now);
 			at = page + 1;
 			*from = QUEUE_POSITION(rank, at);
-			end = order->undecided || order->waits;
+			end = order->sought[0]->undecided || order->sought[0]->waits;
 		}
-		close_segment(turn);
+		queue_walk_close(turn);
 	}
 	claim->tired |= claim->pages_left <= 0;
-	if (!end && !goes_on(turn))
+	if (!end && !queue_walk_goes_on(turn))
 		return false;
 	*from = 0;
 	return true;
@@ -411,7 +372,7 @@ look_along_line(Turn *turn, QueueLane lane, QueuePosition *from)
 
 /* What holds the key and has ended does not any more, as if its page had been looked at. */
 static void
-end_what_has_ended(Turn *turn, uint64 hash)
+end_what_has_ended(QueueTurn *turn, uint64 hash)
 {
 	QueueTime	now = turn->claim->visit.now;
 	uint32		slots[64];
@@ -445,12 +406,14 @@ is_to_be_had(QueueClaim *claim)
  * something of them stay due.
  */
 static void
-look_for_key(Turn *turn, bool timed_first)
+look_for_key(QueueTurn *turn, bool timed_first)
 {
 	QueueClaim *claim = turn->claim;
 	QueueOrder *order = &claim->order;
 	QueueLane	lanes[2] = {QUEUE_LANE_BACKLOG, QUEUE_LANE_TIMED};
 	uint64		hash = queue_message_hash_key(claim->request->key, strlen(claim->request->key));
+	QueueSought one = {.hash = hash,.here = true};
+	QueueSought *sought = &one;
 	QueueKey   *key;
 
 	end_what_has_ended(turn, hash);
@@ -460,18 +423,20 @@ look_for_key(Turn *turn, bool timed_first)
 	order->hash = hash;
 	if (key)
 	{
-		QueueKeyFacts facts;
+		QueueLook	look = {0};
 
-		queue_order_read(key, &facts);
+		queue_order_read(key, &look.facts);
 		queue_key_unlock(key);
-		look_at_key(turn, &facts);
+		look_at_key(turn, &look);
 		if (order->other_key)
-			make_ready(facts.number);
+			make_ready(turn, &look.facts, false);
 		queue_key_looked();
 		claim->tired |= claim->pages_left <= 0;
 	}
-	order->only = order->chosen = true;
-	for (int i = 0; i < 2 && goes_on(turn) && is_to_be_had(claim); i++)
+	order->sought = &sought;
+	order->sought_count = 1;
+	order->chosen = true;
+	for (int i = 0; i < 2 && queue_walk_goes_on(turn) && is_to_be_had(claim); i++)
 	{
 		QueueLane	lane = lanes[(i + timed_first) % 2];
 
@@ -480,7 +445,8 @@ look_for_key(Turn *turn, bool timed_first)
 		if (!look_along_line(turn, lane, &order->from[lane == QUEUE_LANE_TIMED]))
 			break;
 	}
-	order->only = order->chosen = false;
+	order->sought_count = 0;
+	order->chosen = false;
 }
 
 /* ---- rounds ---- */
@@ -491,7 +457,7 @@ look_for_key(Turn *turn, bool timed_first)
  * looked at too, which claims have to pass anyway.
  */
 static void
-learn_line(Turn *turn)
+learn_line(QueueTurn *turn)
 {
 	QueueOrder *order = &turn->claim->order;
 	uint64		position = 0;
@@ -500,17 +466,17 @@ learn_line(Turn *turn)
 	bool		end = order->highest_copy == 0;
 
 	order->learns = true;
-	while (!end && goes_on(turn) &&
+	while (!end && queue_walk_goes_on(turn) &&
 		   queue_ring_next_in(turn->state, QUEUE_LANE_BACKLOG, &position, QUEUE_TIME_NEVER, &segment, &generation))
 	{
-		if (!open_segment(turn, segment, generation))
+		if (!queue_walk_open(turn, segment, generation))
 			continue;
-		for (BlockNumber page = 0; !end && goes_on(turn) && page < pg_atomic_read_u32(&segment->pages); page++)
+		for (BlockNumber page = 0; !end && queue_walk_goes_on(turn) && page < pg_atomic_read_u32(&segment->pages); page++)
 		{
-			look_at_page(turn, page, QUEUE_TIME_NEVER);
+			queue_walk_look_at(turn, page, QUEUE_TIME_NEVER);
 			end = order->lowest != PG_INT64_MAX && order->lowest > order->highest_copy;
 		}
-		close_segment(turn);
+		queue_walk_close(turn);
 	}
 	order->learns = false;
 }
@@ -520,7 +486,7 @@ learn_line(Turn *turn)
  * pages that have some are looked at, before anything is taken.
  */
 static bool
-know_copies(Turn *turn)
+know_copies(QueueTurn *turn)
 {
 	QueueClaim *claim = turn->claim;
 	uint32		unknown = pg_atomic_read_u32(&turn->state->copies_unknown);
@@ -531,24 +497,24 @@ know_copies(Turn *turn)
 	claim->pages_left = PG_INT32_MAX;
 	claim->order.has_turn = false;
 	claim->order.highest_copy = 0;
-	while (goes_on(turn) &&
+	while (queue_walk_goes_on(turn) &&
 		   queue_ring_next_in(turn->state, QUEUE_LANE_COPIES, &position, QUEUE_TIME_NEVER, &segment, &generation))
 	{
-		if (!open_segment(turn, segment, generation))
+		if (!queue_walk_open(turn, segment, generation))
 			continue;
-		for (BlockNumber page = 0; goes_on(turn) && page < pg_atomic_read_u32(&segment->pages); page++)
-			look_at_page(turn, page, QUEUE_TIME_NEVER);
-		close_segment(turn);
+		for (BlockNumber page = 0; queue_walk_goes_on(turn) && page < pg_atomic_read_u32(&segment->pages); page++)
+			queue_walk_look_at(turn, page, QUEUE_TIME_NEVER);
+		queue_walk_close(turn);
 	}
 	learn_line(turn);
 	claim->order.has_turn = true;
 	/* Should a restore have come meanwhile, there is more. */
-	return goes_on(turn) &&
+	return queue_walk_goes_on(turn) &&
 		pg_atomic_compare_exchange_u32(&turn->state->copies_unknown, &unknown, 0);
 }
 
 static void
-look_at_part(Turn *turn, Part part)
+look_at_part(QueueTurn *turn, Part part)
 {
 	switch (part)
 	{
@@ -572,7 +538,7 @@ look_at_part(Turn *turn, Part part)
 }
 
 static void
-look_everywhere(Turn *turn)
+look_everywhere(QueueTurn *turn)
 {
 	QueueClaim *claim = turn->claim;
 	uint32		first = pg_atomic_fetch_add_u32(&turn->state->round, 1);
@@ -593,7 +559,7 @@ look_everywhere(Turn *turn)
 	for (uint32 i = 0; i < PARTS; i++)
 	{
 		turn->claim->pages_left = claim->patience;
-		if (goes_on(turn))
+		if (queue_walk_goes_on(turn))
 			look_at_part(turn, (first + i) % PARTS);
 	}
 }
@@ -603,7 +569,7 @@ look_everywhere(Turn *turn)
  * asked for: then it is read again before anything is taken.
  */
 static bool
-know_blocked(Turn *turn, uint32 changes, uint64 *hashes, int n)
+know_blocked(QueueTurn *turn, uint32 changes, uint64 *hashes, int n)
 {
 	if (pg_atomic_read_u32(&turn->state->blocked_changes) != changes)
 		return false;
@@ -619,10 +585,11 @@ know_blocked(Turn *turn, uint32 changes, uint64 *hashes, int n)
 bool
 queue_turn_claim(QueueClaim *claim)
 {
-	Turn		turn = {.claim = claim,.state = claim->request->def->state};
+	QueueTurn		turn = {.claim = claim,.state = claim->request->def->state};
 
 	claim->order.state = turn.state;
-	claim->order.only = claim->order.chosen = claim->order.learns = false;
+	claim->order.sought_count = 0;
+	claim->order.chosen = claim->order.learns = false;
 	claim->order.has_turn = true;
 	if (claim->rounds == 0)
 	{

@@ -32,7 +32,9 @@
 #include "guc.h"
 #include "launcher.h"
 #include "message.h"
+#include "relay.h"
 #include "ring.h"
+#include "runner.h"
 #include "segment.h"
 #include "single.h"
 #include "slot.h"
@@ -599,14 +601,27 @@ check_usage(ReturnSetInfo *result)
 static void
 check_map(ReturnSetInfo *result)
 {
-	int64		used;
-	int64		total;
+	QueueMapUsage usage;
+	const char *status = "ok";
+	const char *hint = NULL;
 
-	queue_map_usage(&used, &total);
-	put_health(result, "map_memory", used > total / 10 * 9 ? "warn" : "ok",
-			   psprintf(INT64_FORMAT " of " INT64_FORMAT " bytes", used, total),
-			   "Memory that tells where work may be; page entries give way when it is full.",
-			   used > total / 10 * 9 ? "Raise \"queue.map_memory\" if dequeues get slow." : NULL);
+	queue_map_usage(&usage);
+	if (usage.kept > usage.kept_total / 2)
+	{
+		status = usage.kept > usage.kept_total / 8 * 7 ? "fail" : "warn";
+		hint = "Raise \"queue.map_memory\", or \"queue.segment_size\"; see why segments are kept in queue.segments.";
+	}
+	else if (usage.used > usage.total / 10 * 9)
+	{
+		status = "warn";
+		hint = "Raise \"queue.map_memory\" if dequeues get slow.";
+	}
+	put_health(result, "map_memory", status,
+			   psprintf(INT64_FORMAT " of " INT64_FORMAT " bytes", usage.used, usage.total),
+			   psprintf("Memory that tells where work may be. Page entries give way when it is full; "
+						"what does not, for segments in use, has " INT64_FORMAT " of " INT64_FORMAT " bytes.",
+						usage.kept, usage.kept_total),
+			   hint);
 }
 
 /* Who has locks on full segments, among the queues that the caller may watch. */
@@ -701,6 +716,47 @@ check_publications(ReturnSetInfo *result)
 			   count > 0 ? "A subscriber gets messages that are acked already, and stops at a new queue. Publish the application's schemas or list its tables instead." : NULL);
 }
 
+/* What is wrong with a relay; NULL: nothing, or somebody has paused it. */
+static const char *
+trouble_of_relay(const QueueRelay *relay)
+{
+	QueueRunner runner;
+
+	if (!relay->here)
+		return "was made in another database";
+	if (relay->paused)
+		return relay->pause_reason ? "was paused by its destination" : NULL;
+	if (!queue_runner_get(relay->id, &runner) || !queue_runner_runs(&runner))
+		return "is run by nobody";
+	return runner.breaker == QUEUE_PUMP_CLOSED ? NULL : "waits for its destination";
+}
+
+static void
+check_relays(ReturnSetInfo *result)
+{
+	List	   *relays = queue_relay_list();
+	StringInfoData troubles;
+	int			count = 0;
+	ListCell   *cell;
+
+	initStringInfo(&troubles);
+	foreach(cell, relays)
+	{
+		QueueRelay *relay = lfirst(cell);
+		const char *trouble;
+
+		if (!OidIsValid(relay->view) || !queue_acl_may_watch(relay->view))
+			continue;
+		count++;
+		trouble = trouble_of_relay(relay);
+		if (trouble)
+			appendStringInfo(&troubles, "%s\"%s\" %s", troubles.len ? ", " : "", relay->name, trouble);
+	}
+	put_health(result, "relays", troubles.len ? "warn" : "ok", psprintf("%d", count),
+			   troubles.len ? psprintf("Relay %s.", troubles.data) : "Every relay that is not paused is at work.",
+			   troubles.len ? "queue.relays has the last error of each. One of another database waits for queue.adopt()." : NULL);
+}
+
 PG_FUNCTION_INFO_V1(queue_health);
 Datum
 queue_health(PG_FUNCTION_ARGS)
@@ -716,6 +772,6 @@ queue_health(PG_FUNCTION_ARGS)
 	check_segments(result);
 	check_clock(result);
 	check_publications(result);
-	put_health(result, "relays", "ok", "0", "Relays are not part of this version.", NULL);
+	check_relays(result);
 	return (Datum) 0;
 }

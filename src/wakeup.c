@@ -203,6 +203,45 @@ queue_wakeup_sleep(QueueState *state, QueueTime deadline, QueueTime not_before, 
 	return result;
 }
 
+/*
+ * Like queue_wakeup_sleep, for one who sleeps by himself because he waits for
+ * other things too. False: something is due, he is not to sleep. Otherwise he
+ * sleeps on his latch, for so many ms at most, and calls queue_wakeup_woken()
+ * before anything else. With not_before he does not look for work before then.
+ */
+bool
+queue_wakeup_fall_asleep(QueueState *state, QueueTime not_before, long *ms)
+{
+	QueueTime	now;
+	QueueTime	due;
+
+	Assert(sleeping_on == NULL);
+	sleeping_on = state;
+	keeping = QUEUE_TIME_NEVER;
+	pg_atomic_fetch_add_u32(&state->sleepers, 1);
+	ConditionVariablePrepareToSleep(&state->wakeup);
+	now = queue_clock_now();
+	due = queue_ring_due(state);
+	if (due <= now && now >= not_before)
+	{
+		owes = state;
+		leave(false);
+		return false;
+	}
+	due = Max(due, not_before);
+	if (keep(state, due))
+		*ms = Min(*ms, (due - now) / 1000 + 1);
+	return true;
+}
+
+/* What he was told he owes to others until he has claimed, and calls queue_wakeup_pass_on(). */
+void
+queue_wakeup_woken(void)
+{
+	owes = sleeping_on;
+	leave(false);
+}
+
 /* An error or a termination struck while asleep, or on the way to work. Cannot fail. */
 void
 queue_wakeup_abort(void)

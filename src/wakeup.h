@@ -19,6 +19,8 @@ extern const QueueShmemPart queue_wakeup_shmem;
 extern void queue_wakeup_begin(void);
 extern QueueWakeup queue_wakeup_sleep(QueueState *state, QueueTime deadline,
 									  QueueTime not_before, bool *slept);
+extern bool queue_wakeup_fall_asleep(QueueState *state, QueueTime not_before, long *ms);
+extern void queue_wakeup_woken(void);
 extern void queue_wakeup_work(QueueState *state, int64 messages);
 extern void queue_wakeup_due(QueueState *state, QueueTime due);
 extern void queue_wakeup_pass_on(QueueState *state, bool found_work);

@@ -34,11 +34,14 @@
 
 #include "age.h"
 #include "compat.h"
+#include "dedup.h"
 #include "failure.h"
 #include "guc.h"
 #include "launcher.h"
 #include "maintain.h"
 #include "place.h"
+#include "relaylog.h"
+#include "relayworker.h"
 #include "rest.h"
 #include "ring.h"
 #include "segment.h"
@@ -68,6 +71,9 @@
 
 /* Between two looks for segments that can be emptied, us. */
 #define RECLAIM_PAUSE INT64CONST(50000)
+
+/* Between two looks at the tables of keys that were accepted once, us. */
+#define DEDUP_PAUSE INT64CONST(5000000)
 
 /* Longest pause between two steps of a sweep where nothing happens, us. */
 #define LONGEST_SWEEP_PAUSE INT64CONST(60000000)
@@ -165,6 +171,27 @@ step_sweep(QueueDef *def)
 {
 	queue_maintain_sweep(def, SWEEP_PAGES);
 	return !def->state->swept_all;
+}
+
+static bool
+step_dedup(QueueDef *def)
+{
+	queue_dedup_tend();
+	return false;
+}
+
+static bool
+step_relays(QueueDef *def)
+{
+	queue_relayworker_supervise();
+	return false;
+}
+
+static bool
+step_relay_log(QueueDef *def)
+{
+	queue_relaylog_tend();
+	return false;
 }
 
 static bool
@@ -307,7 +334,8 @@ tend_queue(QueueState *state, QueueTime now)
 {
 	bool		sealed;
 
-	while (queue_clock_now() < now + LEARNING_TIME && run_step("looking for priorities", state->view, step_survey))
+	while (!queue_ring_is_surveyed(state) && queue_clock_now() < now + LEARNING_TIME &&
+		   run_step("looking for priorities", state->view, step_survey))
 		CHECK_FOR_INTERRUPTS();
 	queue_place_close_buckets(state, queue_clock_wall());
 	sealed = queue_ring_has_sealed(state);
@@ -445,6 +473,7 @@ leave(int code, Datum arg)
 static QueueTime
 run_round(QueueTime *next_tick)
 {
+	static QueueTime dedup_at = 0;
 	QueueTime	now = queue_clock_now();
 	QueueTime	wake;
 	bool		tick = now >= *next_tick;
@@ -452,6 +481,12 @@ run_round(QueueTime *next_tick)
 	uint32		position = 0;
 	QueueState *state;
 
+	if (tick && now >= dedup_at)
+	{
+		dedup_at = now + DEDUP_PAUSE;
+		run_step("emptying tables of keys", InvalidOid, step_dedup);
+		run_step("emptying the log of relays", InvalidOid, step_relay_log);
+	}
 	if (tick)
 	{
 		queue_clock_check_step();
@@ -471,7 +506,10 @@ run_round(QueueTime *next_tick)
 			serve_queue(state, tick, &wake);
 	}
 	if (tick)
+	{
+		run_step("looking after relays", InvalidOid, step_relays);
 		vacuum_old();
+	}
 	return wake;
 }
 
@@ -508,7 +546,7 @@ queue_worker_main(Datum main_arg)
 		proc_exit(0);
 	queue_launcher_pin_settings();
 	/* What one queue waits for, all others wait for. */
-	SetConfigOption("lock_timeout", "1s", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", QUEUE_LOCK_TIMEOUT, PGC_SUSET, PGC_S_OVERRIDE);
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 	scratch = AllocSetContextCreate(TopMemoryContext, "queue worker", ALLOCSET_DEFAULT_SIZES);
 	if (run_step("looking for the extension", InvalidOid, step_lacks_extension))
