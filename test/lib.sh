@@ -8,6 +8,9 @@
 # function speaks through say and die. Only the package manager writes into
 # /usr; everything else lands in a folder the caller gives.
 
+# What of relay/ tests build, where it can be built; the last one is theirs alone.
+QUEUE_SINKS='file http postgres program fake'
+
 # The user that servers and tests run as when we are root: initdb and the TAP
 # tests refuse root.
 QUEUE_USER=${QUEUE_USER:-postgres}
@@ -233,7 +236,8 @@ build_tree()
 
 	if ! {
 		make -C "$tree" -s -j2 PG_CONFIG="$PG_CONFIG" with_llvm=no &&
-			make -C "$tree" -s PG_CONFIG="$PG_CONFIG" with_llvm=no DESTDIR="$destdir" install
+			make -C "$tree" -s PG_CONFIG="$PG_CONFIG" SINKS="$QUEUE_SINKS" sinks &&
+			make -C "$tree" -s PG_CONFIG="$PG_CONFIG" with_llvm=no SINKS="$QUEUE_SINKS" DESTDIR="$destdir" install
 	} >"$destdir.log" 2>&1 </dev/null; then
 		grep -m 15 'error:' "$destdir.log" >&2 || tail -n 25 "$destdir.log" >&2
 		die "the build failed with $PG_CONFIG"

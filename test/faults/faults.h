@@ -26,6 +26,7 @@
 #include "access/heapam_xlog.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
+#include "access/reloptions.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/toast_internals.h"
@@ -44,11 +45,13 @@
 #include "commands/extension.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
+#include "common/cryptohash.h"
 #include "common/hashfn.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
+#include "foreign/foreign.h"
 #include "funcapi.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
@@ -92,6 +95,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 #include "utils/uuid.h"
+#include "utils/varlena.h"
 #include "utils/wait_event.h"
 
 /* What can happen at a point; at every one of them the process can die. */
@@ -216,6 +220,20 @@ faults_spin_release(volatile slock_t *lock)
 #define SPI_getvalue(...) FAULTS_CALL(FAULTS_FAIL, SPI_getvalue, __VA_ARGS__)
 #define SetConfigOption(...) FAULTS_CALL(FAULTS_FAIL, SetConfigOption, __VA_ARGS__)
 #define ProcessConfigFile(...) FAULTS_CALL(FAULTS_FAIL, ProcessConfigFile, __VA_ARGS__)
+#define CopyErrorData(...) FAULTS_CALL(FAULTS_FAIL, CopyErrorData, __VA_ARGS__)
+#define SplitIdentifierString(...) FAULTS_CALL(FAULTS_FAIL, SplitIdentifierString, __VA_ARGS__)
+#define appendBinaryStringInfo(...) FAULTS_CALL(FAULTS_FAIL, appendBinaryStringInfo, __VA_ARGS__)
+#define appendStringInfoChar(...) FAULTS_CALL(FAULTS_FAIL, appendStringInfoChar, __VA_ARGS__)
+#define appendStringInfoString(...) FAULTS_CALL(FAULTS_FAIL, appendStringInfoString, __VA_ARGS__)
+#define enlargeStringInfo(...) FAULTS_CALL(FAULTS_FAIL, enlargeStringInfo, __VA_ARGS__)
+#define escape_json(...) FAULTS_CALL(FAULTS_FAIL, escape_json, __VA_ARGS__)
+#define JsonbToCString(...) FAULTS_CALL(FAULTS_FAIL, JsonbToCString, __VA_ARGS__)
+#define JsonbExtractScalar(...) FAULTS_CALL(FAULTS_FAIL, JsonbExtractScalar, __VA_ARGS__)
+#define getIthJsonbValueFromContainer(...) FAULTS_CALL(FAULTS_FAIL, getIthJsonbValueFromContainer, __VA_ARGS__)
+#define pg_any_to_server(...) FAULTS_CALL(FAULTS_FAIL, pg_any_to_server, __VA_ARGS__)
+#define pg_server_to_any(...) FAULTS_CALL(FAULTS_FAIL, pg_server_to_any, __VA_ARGS__)
+#define quote_literal_cstr(...) FAULTS_CALL(FAULTS_FAIL, quote_literal_cstr, __VA_ARGS__)
+#define untransformRelOptions(...) FAULTS_CALL(FAULTS_FAIL, untransformRelOptions, __VA_ARGS__)
 /* Only to enter something needs memory. */
 #define hash_search(table, key, action, found) \
 	FAULTS_CALL((action) == HASH_ENTER ? FAULTS_FAIL : 0, hash_search, table, key, action, found)
@@ -223,6 +241,7 @@ faults_spin_release(volatile slock_t *lock)
 /* ---- snapshots, the fate of transactions ---- */
 
 #define GetLatestSnapshot(...) FAULTS_CALL(FAULTS_FAIL, GetLatestSnapshot, __VA_ARGS__)
+#define GetCurrentTransactionId(...) FAULTS_CALL(FAULTS_FAIL, GetCurrentTransactionId, __VA_ARGS__)
 #define GetTopFullTransactionId(...) FAULTS_CALL(FAULTS_FAIL, GetTopFullTransactionId, __VA_ARGS__)
 #define GetTransactionSnapshot(...) FAULTS_CALL(FAULTS_FAIL, GetTransactionSnapshot, __VA_ARGS__)
 #define PushActiveSnapshot(...) FAULTS_CALL(FAULTS_FAIL, PushActiveSnapshot, __VA_ARGS__)
@@ -232,6 +251,7 @@ faults_spin_release(volatile slock_t *lock)
 #define HeapTupleSatisfiesVacuum(...) FAULTS_CALL(FAULTS_FAIL, HeapTupleSatisfiesVacuum, __VA_ARGS__)
 #define HeapCheckForSerializableConflictOut(...) FAULTS_DO(FAULTS_FAIL, HeapCheckForSerializableConflictOut, __VA_ARGS__)
 #define PredicateLockRelation(...) FAULTS_DO(FAULTS_FAIL, PredicateLockRelation, __VA_ARGS__)
+#define TransactionIdGetCommitLSN(...) FAULTS_CALL(FAULTS_FAIL, TransactionIdGetCommitLSN, __VA_ARGS__)
 #define TransactionIdDidCommit(...) FAULTS_CALL(FAULTS_FAIL, TransactionIdDidCommit, __VA_ARGS__)
 #define TransactionIdIsInProgress(...) FAULTS_CALL(FAULTS_FAIL, TransactionIdIsInProgress, __VA_ARGS__)
 
@@ -257,6 +277,7 @@ faults_spin_release(volatile slock_t *lock)
 
 /* ---- locks and waits ---- */
 
+#define XactLockTableWait(...) FAULTS_DO(FAULTS_WAIT, XactLockTableWait, __VA_ARGS__)
 #define index_open(...) FAULTS_GET(FAULTS_WAIT, index_open, __VA_ARGS__)
 #define relation_open(...) FAULTS_GET(FAULTS_WAIT, relation_open, __VA_ARGS__)
 #define try_relation_open(...) FAULTS_GET(FAULTS_WAIT, try_relation_open, __VA_ARGS__)
@@ -268,6 +289,7 @@ faults_spin_release(volatile slock_t *lock)
 #define ConditionalLockDatabaseObject(...) FAULTS_GET(FAULTS_FAIL, ConditionalLockDatabaseObject, __VA_ARGS__)
 #define ConditionVariablePrepareToSleep(...) FAULTS_CALL(0, ConditionVariablePrepareToSleep, __VA_ARGS__)
 #define ConditionVariableTimedSleep(...) FAULTS_GET(FAULTS_BOTH, ConditionVariableTimedSleep, __VA_ARGS__)
+#define WaitLatchOrSocket(...) FAULTS_CALL(FAULTS_FAIL, WaitLatchOrSocket, __VA_ARGS__)
 #define WaitLatch(...) FAULTS_CALL(FAULTS_FAIL, WaitLatch, __VA_ARGS__)
 #define LWLockAcquire(...) FAULTS_CALL(0, LWLockAcquire, __VA_ARGS__)
 #define WaitEventExtensionNew(...) FAULTS_CALL(FAULTS_FAIL, WaitEventExtensionNew, __VA_ARGS__)
@@ -292,6 +314,8 @@ faults_spin_release(volatile slock_t *lock)
 #define RelationGetIndexList(...) FAULTS_CALL(FAULTS_WAIT, RelationGetIndexList, __VA_ARGS__)
 #define has_privs_of_role(...) FAULTS_CALL(FAULTS_WAIT, has_privs_of_role, __VA_ARGS__)
 #define pg_class_aclcheck(...) FAULTS_CALL(FAULTS_WAIT, pg_class_aclcheck, __VA_ARGS__)
+#define GetUserNameFromId(...) FAULTS_CALL(FAULTS_FAIL, GetUserNameFromId, __VA_ARGS__)
+#define pg_cryptohash_create(...) FAULTS_CALL(FAULTS_FAIL, pg_cryptohash_create, __VA_ARGS__)
 #define pg_class_aclmask(...) FAULTS_CALL(FAULTS_WAIT, pg_class_aclmask, __VA_ARGS__)
 #define pg_class_ownercheck(...) FAULTS_CALL(FAULTS_WAIT, pg_class_ownercheck, __VA_ARGS__)
 #define pg_database_ownercheck(...) FAULTS_CALL(FAULTS_WAIT, pg_database_ownercheck, __VA_ARGS__)
@@ -299,14 +323,27 @@ faults_spin_release(volatile slock_t *lock)
 #define object_aclcheck(...) FAULTS_CALL(FAULTS_WAIT, object_aclcheck, __VA_ARGS__)
 #define object_ownercheck(...) FAULTS_CALL(FAULTS_WAIT, object_ownercheck, __VA_ARGS__)
 #define systable_beginscan(...) FAULTS_CALL(FAULTS_WAIT, systable_beginscan, __VA_ARGS__)
+#define systable_beginscan_ordered(...) FAULTS_CALL(FAULTS_FAIL, systable_beginscan_ordered, __VA_ARGS__)
+#define systable_getnext_ordered(...) FAULTS_CALL(FAULTS_BOTH, systable_getnext_ordered, __VA_ARGS__)
 #define systable_getnext(...) FAULTS_CALL(FAULTS_BOTH, systable_getnext, __VA_ARGS__)
 #define AcceptInvalidationMessages(...) FAULTS_CALL(FAULTS_FAIL, AcceptInvalidationMessages, __VA_ARGS__)
 #define CacheInvalidateRelcacheByRelid(...) FAULTS_CALL(FAULTS_WAIT, CacheInvalidateRelcacheByRelid, __VA_ARGS__)
 #define CatalogTupleInsert(...) FAULTS_DO(FAULTS_BOTH, CatalogTupleInsert, __VA_ARGS__)
+#define CatalogOpenIndexes(...) FAULTS_CALL(FAULTS_WAIT, CatalogOpenIndexes, __VA_ARGS__)
+#define CatalogTupleInsertWithInfo(...) FAULTS_DO(FAULTS_BOTH, CatalogTupleInsertWithInfo, __VA_ARGS__)
+#define CatalogTupleUpdateWithInfo(...) FAULTS_DO(FAULTS_BOTH, CatalogTupleUpdateWithInfo, __VA_ARGS__)
 #define CatalogTupleUpdate(...) FAULTS_DO(FAULTS_BOTH, CatalogTupleUpdate, __VA_ARGS__)
 #define CatalogTupleDelete(...) FAULTS_DO(FAULTS_BOTH, CatalogTupleDelete, __VA_ARGS__)
 #define performDeletion(...) FAULTS_DO(FAULTS_WAIT, performDeletion, __VA_ARGS__)
 #define nextval_internal(...) FAULTS_GET(FAULTS_WAIT, nextval_internal, __VA_ARGS__)
+
+#define GetForeignDataWrapper(...) FAULTS_CALL(FAULTS_WAIT, GetForeignDataWrapper, __VA_ARGS__)
+#define GetForeignServer(...) FAULTS_CALL(FAULTS_WAIT, GetForeignServer, __VA_ARGS__)
+#define SearchSysCacheExists(...) FAULTS_CALL(FAULTS_WAIT, SearchSysCacheExists, __VA_ARGS__)
+#define SearchSysCache2(...) FAULTS_CALL(FAULTS_WAIT, SearchSysCache2, __VA_ARGS__)
+#define get_foreign_server_oid(...) FAULTS_CALL(FAULTS_WAIT, get_foreign_server_oid, __VA_ARGS__)
+#define pg_foreign_server_aclcheck(...) FAULTS_CALL(FAULTS_WAIT, pg_foreign_server_aclcheck, __VA_ARGS__)
+#define superuser_arg(...) FAULTS_CALL(FAULTS_WAIT, superuser_arg, __VA_ARGS__)
 
 /* ---- statements and transactions ---- */
 
@@ -317,6 +354,7 @@ faults_spin_release(volatile slock_t *lock)
 #define Async_Notify(...) FAULTS_DO(FAULTS_FAIL, Async_Notify, __VA_ARGS__)
 #define SPI_connect(...) FAULTS_GET(FAULTS_FAIL, SPI_connect, __VA_ARGS__)
 #define SPI_connect_ext(...) FAULTS_GET(FAULTS_FAIL, SPI_connect_ext, __VA_ARGS__)
+#define SPI_execute_with_args(...) FAULTS_GET(FAULTS_WAIT, SPI_execute_with_args, __VA_ARGS__)
 #define SPI_execute(...) FAULTS_GET(FAULTS_WAIT, SPI_execute, __VA_ARGS__)
 #define SPI_commit(...) FAULTS_DO(FAULTS_FAIL, SPI_commit, __VA_ARGS__)
 #define standard_ExecutorStart(...) FAULTS_DO(FAULTS_WAIT, standard_ExecutorStart, __VA_ARGS__)

@@ -24,7 +24,7 @@ HERE = os.path.realpath(os.path.join(os.path.dirname(os.path.realpath(__file__))
 
 # A small server, whose worker is often there.
 SETTINGS = ["fsync=off", "full_page_writes=off", "shared_buffers=16MB", "max_connections=20", "autovacuum=off",
-            "autovacuum_freeze_max_age=100000", "restart_after_crash=on", "log_checkpoints=off", "max_prepared_transactions=5",
+            "autovacuum_freeze_max_age=100000", "restart_after_crash=on", "log_checkpoints=off", "max_prepared_transactions=5", "queue.sink_libraries=queue_file",
             "queue.max_leases=256", "queue.max_queues=64", "queue.max_segments=512", "queue.map_memory=1MB",
             "queue.worker_interval=50ms", "queue.recheck_interval=100ms", "queue.reclaim_delay=100ms"]
 
@@ -136,6 +136,7 @@ def build(environment, folder):
     link = " ".join(["test/faults/faults.o"] + ["-Wl,--wrap=" + name for name in WRAPPED])
     faulty = ["QUEUE_CFLAGS=-include %s/test/faults/faults.h %s" % (tree, quiet), "SHLIB_LINK=" + link]
     call(environment, *make, "-j2", *faulty)
+    call(environment, *make, "SINKS=file", "sinks")
     call(environment, *make, *faulty, "DESTDIR=" + installed, "install")
     return tree, installed
 

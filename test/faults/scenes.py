@@ -11,6 +11,8 @@ scenes.py
 	done its part; a fault may delay that and change nothing else.
 """
 
+import time
+
 import psycopg2
 import psycopg2.extras
 
@@ -140,6 +142,25 @@ class EnqueueBatch(Enqueue):
 
     def after(self):
         return {"plain": ["a", "b", "c"]}
+
+
+class EnqueueOnce(Enqueue):
+    name = "enqueue once"
+
+    def statements(self, stage):
+        key = stage.tag("d")
+        for tag in "ax":
+            yield "SELECT * FROM queue.enqueue_unique('plain', %s, dedup_key => %s)", Json({"t": stage.tag(tag)}), key
+        for tag in "bc":
+            yield ("SELECT queue.enqueue('plain', %s, options => jsonb_build_object('unique_key', %s::text, "
+                   "'on_conflict', 'replace'))", Json({"t": stage.tag(tag)}), key)
+        payloads = [Json({"t": stage.tag(tag)}) for tag in "ef"]
+        yield ("SELECT queue.enqueue_batch('plain', %s::jsonb[], dedup_keys => %s)", payloads,
+               [stage.tag("e"), stage.tag("e")])
+        yield "SELECT queue.once('faults', %s)", key
+
+    def after(self):
+        return {"plain": ["a", "c", "e"]}
 
 
 class EnqueueBytes(Enqueue):
@@ -434,6 +455,21 @@ class AckFresh(Ack):
         stage.renew_subject()
 
 
+class AckUnique(Ack):
+    name = "ack of a message with a unique key"
+
+    def prepare(self, stage):
+        for tag in self.messages:
+            stage.helper("SELECT queue.enqueue('plain', %s, options => jsonb_build_object('unique_key', %s::text))",
+                         Json({"t": stage.tag(tag)}), tag)
+        self.receipts = [row[1] for row in stage.lease("plain", len(self.messages))]
+
+    def facts(self, stage, done):
+        held = stage.helper.one("SELECT count(*) FROM queue._unique_key")
+        if held != (1 if done else 2):
+            raise Failure("%d unique keys are held" % held)
+
+
 class AckBatch(Settle):
     name = "ack_batch"
 
@@ -518,6 +554,48 @@ class RejectAgain(Scene):
 
     def before(self):
         return {"mortal": [], "mortal_dead": ["a"]}
+
+
+class Relay(Scene):
+    """A runner outside of the server begins, takes, settles and ends; nothing is sent."""
+    name = "relay"
+    messages = ("a", "b", "c")
+
+    def begin(self, stage):
+        super().begin(stage)
+        stage.helper("CREATE EXTENSION IF NOT EXISTS queue_file")
+        stage.helper("CREATE SERVER IF NOT EXISTS faults FOREIGN DATA WRAPPER queue_file OPTIONS (path '/nowhere/at/all')")
+        if not stage.helper("SELECT 1 FROM queue.relays"):
+            stage.helper("SELECT queue.create_relay('faults', 'plain', 'faults', "
+                         "'{\"runner\": \"program\", \"log\": true, \"filter\": \"$.payload.t\"}')")
+
+    def prepare(self, stage):
+        super().prepare(stage)
+        stage.helper("SELECT queue._relay_end('faults', epoch) FROM queue.relays WHERE epoch IS NOT NULL")
+
+    def play(self, stage):
+        # A take leaves out what the worker is just writing.
+        while stage.helper("SELECT 1 FROM queue.leases"):
+            time.sleep(0.01)
+        super().play(stage)
+
+    def statements(self, stage):
+        yield ("WITH runner AS MATERIALIZED (SELECT epoch, version FROM queue._relay_begin('faults', 'x')), "
+               "taken AS MATERIALIZED (SELECT t.* FROM runner, LATERAL queue._relay_take('faults', epoch, 10) t), "
+               "settled AS MATERIALIZED (SELECT queue._relay_settle('faults', epoch, array_agg(receipt), array_agg(0), "
+               "array_agg(0::bigint), array_agg('fine'::text), array_agg(message), array_agg(attempt), array_agg(event), "
+               "array_agg(target)) FROM runner, taken GROUP BY epoch), "
+               "renewed AS MATERIALIZED (SELECT r.* FROM runner, settled, LATERAL queue._relay_renew('faults', epoch, "
+               "ARRAY[]::uuid[], version, ARRAY[3, 0, 0, 0, 0, 0, 0, 0, 0], 'none') r) "
+               "SELECT queue._relay_end('faults', epoch) FROM runner, renewed"),
+        yield "SELECT queue.pause_relay('faults')",
+        yield "SELECT queue.resume_relay('faults')",
+        yield "SELECT queue.alter_relay('faults', '{\"format\": \"plain\"}')",
+        yield "SELECT count(*) FROM queue.relays",
+        yield "SELECT status FROM queue.health() WHERE \"check\" = 'relays'",
+
+    def after(self):
+        return {"plain": []}
 
 
 class Held(Settle):
@@ -1070,6 +1148,24 @@ class DequeueComesBack(DequeueInLine):
         stage.helper("SELECT queue.nack(receipt) FROM queue.dequeue('line')")
 
 
+class DequeueKeysTogether(DequeueInLine):
+    """Several keys are ready, and go on in the same page."""
+    name = "dequeue, ordered, several keys"
+
+    def prepare(self, stage):
+        done = ("p", "q", "r")
+        for tags in (done, self.messages):
+            for key, tag in zip("xyz", tags):
+                stage.enqueue("line", tag, key=key)
+        receipts = stage.helper("SELECT receipt::text FROM queue.dequeue('line', 3)")
+        stage.helper("SELECT 1 FROM queue.dequeue('line', 3)")
+        for receipt, in receipts:
+            stage.helper("SELECT queue.ack(%s)", receipt)
+
+    def statements(self, stage):
+        yield "SELECT * FROM queue.dequeue('line', 3)",
+
+
 class DequeueForgottenLine(DequeueComesBack):
     name = "dequeue, ordered, queue unknown"
     fresh = True
@@ -1212,14 +1308,14 @@ class RejectBesideEnqueue(Race):
 
 
 SESSIONS = [
-    Enqueue, EnqueueFresh, EnqueueForgotten, EnqueueOptions, EnqueueBatch, EnqueueBytes, EnqueueToast, Insert, Copy, Restore,
+    Enqueue, EnqueueFresh, EnqueueForgotten, EnqueueOptions, EnqueueBatch, EnqueueOnce, EnqueueBytes, EnqueueToast, Insert, Copy, Restore,
     RollOver, Dequeue, DequeueFresh, DequeueForgotten, DequeueAlone, DequeueToast, DequeueSegments, DequeueEmpty,
     DequeueExpiredLease, DequeueCooling, DequeueExpired, DequeueLast, Pop, RolledBack, Wait, WaitReady, WaitPaused,
-    Ack, AckFresh, AckBatch, TryAck, AckToast, Nack, NackToast, NackBatch, NackDead, Reject, RejectAgain,
+    Ack, AckFresh, AckUnique, AckBatch, TryAck, AckToast, Nack, NackToast, NackBatch, NackDead, Reject, RejectAgain,
     Release, Extend, ExtendLate, Cancel, Delete, Purge, PurgeLeased, PurgeToast, Peek, Watch,
     Savepoints, Caught, Prepared, PreparedBack, Sundry,
-    EnqueueInLine, DequeueInLine, DequeueInLineAlone, DequeueComesBack, DequeueForgottenLine, DequeueKey, DequeueKeyComesBack,
-    DequeueSingle, StateOfKey, NackInLine, Blocks, DeadRest, RejectBesideEnqueue,
+    EnqueueInLine, DequeueInLine, DequeueInLineAlone, DequeueComesBack, DequeueKeysTogether, DequeueForgottenLine, DequeueKey, DequeueKeyComesBack,
+    DequeueSingle, StateOfKey, NackInLine, Blocks, DeadRest, RejectBesideEnqueue, Relay,
     Create, CreateUsed, CreateCaught, Drop, DropEmpty, Alter, Resume, Commands, Refused, Many, Database, DropDatabase, DropExtension]
 
 

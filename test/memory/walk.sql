@@ -49,6 +49,8 @@ SELECT queue.enqueue_bytes('w', '\x00ff', headers => '{}', deliver_at => now());
 SELECT queue.enqueue('w', to_jsonb(repeat('x', 20000)));
 SELECT queue.enqueue_bytes('w', (SELECT string_agg(sha512(n::text::bytea), '') FROM generate_series(1, 400) n), options => '{"max_attempts": 2}');
 SELECT * FROM queue.enqueue_unique('w', '2');
+SELECT * FROM queue.enqueue_unique('w', '2', dedup_key => 'd', options => '{"unique_key": "u", "on_conflict": "debounce"}'), generate_series(1, 3);
+SELECT queue.enqueue_batch('w', '{1, 2, 3}', dedup_keys => '{d, e, e}'), queue.once('walk', 'm');
 SELECT queue.enqueue_batch('w', (SELECT array_agg(to_jsonb(n)) FROM generate_series(1, 1500) n));
 SELECT queue.enqueue_batch('w', '{1, 2}', keys => '{a, NULL}', headers => ARRAY['{"h": 1}', NULL]::jsonb[], delay => '1 s');
 SELECT queue.enqueue_bytes_batch('w', '{"\\x01", "\\x"}', keys => '{NULL, b}');

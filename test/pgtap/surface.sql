@@ -11,14 +11,18 @@ $$SELECT p.proname::text COLLATE "default" || '(' || pg_get_function_arguments(p
 ARRAY[
 'ack(receipt uuid) returns void',
 'ack_batch(receipts uuid[]) returns integer',
+'adopt() returns void',
 'alter(queue text, options jsonb) returns void',
+'alter_relay(relay text, options jsonb) returns void',
 'blocked_keys(queue text) returns TABLE(key text, message bigint, since timestamp with time zone, on_dead text)',
 'cancel(queue text, id bigint) returns boolean',
 'check(OUT queue text, OUT rule text, OUT detail text) returns SETOF record',
 'clock_advance(by interval, wall_only boolean DEFAULT false) returns void',
 $$create(queue text, options jsonb DEFAULT '{}'::jsonb) returns regclass$$,
+$$create_relay(relay text, queue text, server text, options jsonb DEFAULT '{}'::jsonb) returns void$$,
 'dequeue(queue text, max_messages integer DEFAULT 1, lease interval DEFAULT NULL::interval, wait interval DEFAULT NULL::interval, options jsonb DEFAULT NULL::jsonb) returns SETOF queue.message',
 'drop(queue text, force boolean DEFAULT false) returns void',
+'drop_relay(relay text) returns void',
 'enqueue(queue text, payload jsonb, key text DEFAULT NULL::text, headers jsonb DEFAULT NULL::jsonb, priority integer DEFAULT NULL::integer, delay interval DEFAULT NULL::interval, deliver_at timestamp with time zone DEFAULT NULL::timestamp with time zone, ttl interval DEFAULT NULL::interval, dedup_key text DEFAULT NULL::text, options jsonb DEFAULT NULL::jsonb) returns bigint',
 'enqueue_batch(queue text, payloads jsonb[], keys text[] DEFAULT NULL::text[], headers jsonb[] DEFAULT NULL::jsonb[], dedup_keys text[] DEFAULT NULL::text[], priority integer DEFAULT NULL::integer, delay interval DEFAULT NULL::interval, deliver_at timestamp with time zone DEFAULT NULL::timestamp with time zone, ttl interval DEFAULT NULL::interval, options jsonb DEFAULT NULL::jsonb) returns bigint[]',
 'enqueue_bytes(queue text, body bytea, key text DEFAULT NULL::text, headers jsonb DEFAULT NULL::jsonb, priority integer DEFAULT NULL::integer, delay interval DEFAULT NULL::interval, deliver_at timestamp with time zone DEFAULT NULL::timestamp with time zone, ttl interval DEFAULT NULL::interval, dedup_key text DEFAULT NULL::text, options jsonb DEFAULT NULL::jsonb) returns bigint',
@@ -31,13 +35,17 @@ $$create(queue text, options jsonb DEFAULT '{}'::jsonb) returns regclass$$,
 'limit(queue text, scope text, name text DEFAULT NULL::text, in_flight integer DEFAULT NULL::integer, rate double precision DEFAULT NULL::double precision, burst double precision DEFAULT NULL::double precision, weight double precision DEFAULT NULL::double precision) returns void',
 'nack(receipt uuid, error text DEFAULT NULL::text, delay interval DEFAULT NULL::interval, options jsonb DEFAULT NULL::jsonb) returns text',
 'nack_batch(receipts uuid[], error text DEFAULT NULL::text, delay interval DEFAULT NULL::interval, options jsonb DEFAULT NULL::jsonb) returns TABLE(receipt uuid, status text)',
+'once(consumer text, message_key text) returns boolean',
 $$pause(queue text, side text DEFAULT 'dequeue'::text, reason text DEFAULT NULL::text) returns void$$,
+'pause_relay(relay text) returns void',
 'pop(queue text, max_messages integer DEFAULT 1) returns SETOF queue.message',
 $$purge(queue text, options jsonb DEFAULT '{}'::jsonb) returns bigint$$,
 'reject(receipt uuid, reason text DEFAULT NULL::text) returns void',
+'relay_test(relay text, OUT ok boolean, OUT detail text) returns record',
 'release(receipt uuid, delay interval DEFAULT NULL::interval) returns void',
 'release_batch(receipts uuid[], delay interval DEFAULT NULL::interval) returns TABLE(receipt uuid, status text)',
 $$resume(queue text, side text DEFAULT 'dequeue'::text) returns void$$,
+'resume_relay(relay text) returns void',
 'set_key_state(receipt uuid, state jsonb) returns void',
 'try_ack(receipts uuid[]) returns TABLE(receipt uuid, status text)',
 'unblock(queue text, key text) returns boolean',
@@ -62,6 +70,8 @@ SELECT columns_are('queue', 'leases', ARRAY['queue', 'id', 'state', 'attempt', '
 SELECT columns_are('queue', 'segments', ARRAY['queue', 'segment', 'number', 'state', 'size', 'live', 'priorities', 'next_due', 'kept_because', 'kept_by']);
 SELECT columns_are('queue', 'limits', ARRAY['queue', 'scope', 'name', 'in_flight', 'rate', 'burst', 'weight', 'leased', 'tokens', 'waiting']);
 SELECT columns_are('queue', 'queues', ARRAY['queue', 'view', 'owner', 'options', 'dead_letter', 'paused_dequeue', 'paused_enqueue', 'pause_reason', 'created_at']);
+SELECT columns_are('queue', 'relays', ARRAY['relay', 'queue', 'server', 'owner', 'options', 'state', 'pause_reason', 'runner', 'epoch', 'since', 'backlog', 'lag', 'in_flight', 'held', 'rate', 'breaker', 'breaker_until', 'parked_keys', 'delivered', 'failed', 'ambiguous', 'throttled', 'rejected', 'filtered', 'lost', 'last_delivered_at', 'last_error', 'last_error_at', 'created_at']);
+SELECT columns_are('queue', 'relay_log', ARRAY['relay', 'queue', 'message', 'event', 'target', 'attempt', 'confirmed_at', 'answer']);
 SELECT columns_are('queue', 'options', ARRAY['name', 'type', 'choices', 'default', 'meaning', 'available']);
 
 -- the privilege matrix: what each privilege on the view allows, and nothing else
@@ -73,6 +83,12 @@ GRANT INSERT ON queues.surface TO surface_insert;
 GRANT UPDATE ON queues.surface TO surface_update;
 GRANT DELETE ON queues.surface TO surface_delete;
 GRANT pg_monitor TO surface_monitor;
+
+-- a destination of relays that everybody may use
+SET LOCAL queue.sink_libraries = 'queue_file';
+CREATE EXTENSION queue_file;
+CREATE SERVER surface_destination FOREIGN DATA WRAPPER queue_file OPTIONS (path '/nowhere/surface.jsonl');
+GRANT USAGE ON FOREIGN SERVER surface_destination TO PUBLIC;
 
 CREATE FUNCTION outcome(role text, sql text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
@@ -95,18 +111,23 @@ FROM (VALUES ('none'), ('select'), ('insert'), ('update'), ('delete'), ('monitor
              ('INSERT INTO queues.surface (payload) VALUES (''1'')', 'insert'),
              ('SELECT queue.dequeue(''surface'')', 'update'),
              ('SELECT queue.pop(''surface'')', 'update'),
+             ('SELECT queue.create_relay(''surface'', ''surface'', ''surface_destination'')', 'update'),
              ('SELECT queue.purge(''surface'')', 'delete'),
              ('SELECT queue.cancel(''surface'', 1)', 'delete'),
              ('SELECT queue.alter(''surface'', ''{}'')', 'owner'),
              ('SELECT queue.pause(''surface'')', 'owner'),
              ('SELECT queue.drop(''surface'')', 'owner'),
              ('SELECT queue.create(''another'')', 'owner'),
+             ('SELECT queue.adopt()', 'owner'),
              ('SELECT queue.clock_advance(''0 s'')', 'owner')) AS calls(f, allowed);
 
 SET LOCAL ROLE surface_none;
 SELECT is((SELECT count(*) FROM queue.stats WHERE queue = 'surface'), 0::bigint, 'no right, no numbers');
+SELECT is((SELECT count(*) FROM queue.relays WHERE queue = 'surface'), 0::bigint, 'no right, no relays');
+SELECT throws_ok('SELECT queue.pause_relay(''surface'')', '42501', NULL, 'who does not own a relay cannot pause it');
 SET LOCAL ROLE surface_monitor;
 SELECT is((SELECT count(*) FROM queue.stats WHERE queue = 'surface'), 1::bigint, 'a monitor sees numbers');
+SELECT is((SELECT owner::text FROM queue.relays WHERE queue = 'surface'), 'surface_update', 'and relays, which belong to whoever made them');
 SET LOCAL ROLE surface_insert;
 SELECT is((SELECT count(*) FROM queue.queues WHERE queue LIKE 'surface%'), 1::bigint, 'one sees the queues one has a right on');
 RESET ROLE;

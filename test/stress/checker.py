@@ -360,6 +360,11 @@ class Checker(OrderedLaws, LimitLaws, Facts):
             else:
                 self.violate("lost", "was enqueued by %s and is gone" % message.op.record["op"], message.tag)
 
+    def may_have_taken(self, message):
+        """When dequeues without an answer began that may have taken it."""
+        return [op.t0 for op in self.lost_dequeues[message.op.record["q"]]
+                if (op.t1 or op.t0 + self.longest) > message.op.begun]
+
     def last_seen(self, message):
         return max([message.op.begun] + [delivery.granted for delivery in message.deliveries])
 
@@ -368,6 +373,7 @@ class Checker(OrderedLaws, LimitLaws, Facts):
     def check_waiting(self):
         """Only what nobody touched yet counts as waiting, and only by those who could see it."""
         waiting = collections.defaultdict(list)
+        gone = {id(message) for message in self.gone}
         for message in self.messages.values():
             op = message.op
             if op.fate != COMMIT or op.ended == INFINITY or op.prepared or op.record.get("delay") or \
@@ -375,6 +381,8 @@ class Checker(OrderedLaws, LimitLaws, Facts):
                     self.options(message).get("paused") or self.options(message).get("ordered") or self.options(message).get("most"):
                 continue
             touched = [delivery.t0 for delivery in message.deliveries] + [cancel.t0 for cancel in message.touches]
+            if id(message) in gone:
+                touched += self.may_have_taken(message)
             waiting[op.record["q"]].append((op.ended, min(touched, default=INFINITY), message))
         for messages in waiting.values():
             messages.sort(key=lambda entry: entry[0])
@@ -501,7 +509,10 @@ class Checker(OrderedLaws, LimitLaws, Facts):
                           (message.op.fate == UNKNOWN or message.acks or message.cancels or
                            self.time_to_live(message)) and
                           not any(op.fate == COMMIT for op in message.acks + message.cancels))
-            if sure > absent[queue] + unclear or not unsure and absent[queue] > sure + unclear:
+            # A pop without an answer took some that nobody can name.
+            popped = sum(op.record.get("most", 40) for op in self.lost_dequeues[queue]
+                         if op.record.get("pop") and op.fate != ABORT)
+            if sure > absent[queue] + unclear or not unsure and absent[queue] > sure + unclear + popped:
                 self.violate("purge", "%s: purge returned %d, %d messages are gone, %d more may be" % (
                     queue, sure, absent[queue], unclear))
 

@@ -50,8 +50,10 @@ foreach my $call ("queue.ack('$receipt')", "queue.nack('$receipt')", "queue.exte
 }
 is($node->safe_psql('postgres', "SELECT string_agg(status, ' ') FROM queue.try_ack(ARRAY['$receipt', '$held']::uuid[])"),
 	'lost lost', 'old receipts are lost');
-is(attempts_of($node, 'q'), '11:1 2:1 3:2 4:1 5:1 6:2 7:1 8:1 9:1', 'all can be had again, with the failures they had');
-is($node->safe_psql('postgres', "SELECT string_agg(last_error, ', ' ORDER BY last_error) FROM queues.q"),
+# The end of the session that held 5 is a failure of it, which is on disk if
+# the worker wrote it before it ended too, and forgotten if it did not.
+like(attempts_of($node, 'q'), qr/^11:1 2:1 3:2 4:1 5:[12] 6:2 7:1 8:1 9:1$/, 'all can be had again, with the failures they had');
+is($node->safe_psql('postgres', "SELECT string_agg(DISTINCT last_error, ', ' ORDER BY last_error) FROM queues.q"),
 	'broken, transaction was rolled back', 'and the errors');
 advance($node, '61 min');
 is($node->safe_psql('postgres', "SELECT payload FROM queue.dequeue('untouched')"), '"there"', 'a queue that nobody used before the restart');

@@ -18,14 +18,14 @@ $node->safe_psql('postgres', 'CREATE EXTENSION queue');
 my $page = slurp_file("$FindBin::RealBin/../../doc/settings.md");
 my %documented;
 $documented{$1} = $2 while $page =~ /^\| memory for `(queue\.\w+)` \| (\d+)(?: a kB)? \|/mg;
-is(scalar(keys %documented), 7, 'seven settings with their memory are documented');
+is(scalar(keys %documented), 8, 'eight settings with their memory are documented');
 
 my $total = "SELECT sum(allocated_size) FROM pg_shmem_allocations WHERE name LIKE 'queue %'";
 my $with_defaults = $node->safe_psql('postgres', $total);
 my %unit = ('queue.map_memory' => 'kB');
 my %larger = (
 	'queue.max_keys' => 200000, 'queue.max_leases' => 100000, 'queue.max_queues' => 20000, 'queue.max_segments' => 50000,
-	'queue.max_databases' => 2000, 'queue.max_meters' => 100000, 'queue.map_memory' => 131072);
+	'queue.max_databases' => 2000, 'queue.max_meters' => 100000, 'queue.max_relays' => 20000, 'queue.map_memory' => 131072);
 
 foreach my $setting (sort keys %larger)
 {
@@ -44,13 +44,13 @@ foreach my $setting (sort keys %larger)
 
 # the smallest settings serve too
 $node->append_conf('postgresql.conf',
-	"queue.max_leases = 64\nqueue.max_keys = 64\nqueue.max_meters = 64\nqueue.max_queues = 16\nqueue.max_segments = 16\nqueue.max_databases = 1\nqueue.map_memory = '256kB'");
+	"queue.max_leases = 64\nqueue.max_keys = 64\nqueue.max_meters = 64\nqueue.max_queues = 16\nqueue.max_segments = 16\nqueue.max_databases = 1\nqueue.max_relays = 1\nqueue.map_memory = '256kB'");
 $node->restart;
 $node->safe_psql('postgres', "SELECT queue.create('q', '{\"backoff\": \"none\"}'); SELECT count(queue.enqueue('q', to_jsonb(n))) FROM generate_series(1, 5000) n");
 my $some = $node->safe_psql('postgres', "SELECT count(*) FROM queue.dequeue('q', 1000)");
 cmp_ok($some, '>', 0, "few slots: some messages ($some)");
 fails($node, "SELECT * FROM queue.dequeue('q', 1000)", '53400', 'none left: 53400');
-like(slurp_file($node->logfile), qr/LOG:.*no lease slots or map memory left/, 'and a line in the log');
+like(slurp_file($node->logfile), qr/LOG:.*no lease slots left/, 'and a line in the log');
 advance($node, '31 s');
 is($node->safe_psql('postgres', "SELECT count(*) > 0 FROM queue.dequeue('q', 10, wait => '5 s')"), 't', 'they come back at the deadline');
 $node->stop('immediate');

@@ -50,9 +50,10 @@ my ($held, $refused) = split /\|/, $node->safe_psql('postgres', "SELECT * FROM e
 note("$held leases, then $refused times no memory");
 cmp_ok($held, '>', $n / 2, 'leases until the map is full');
 cmp_ok($refused, '>', 0, 'then 53400');
-like(outcome("SELECT queue.dequeue('q$n')"), qr/^53400: no lease slots or map memory left/, 'dequeue without map memory');
+like(outcome("SELECT queue.dequeue('q$n')"), qr/^53400: no map memory left/, 'dequeue without map memory');
 like(outcome("SELECT queue.purge('q$n')"), qr/^53400: no map memory left/, 'purge without map memory');
 like(outcome("SELECT queue.cancel('q$n', (SELECT id FROM queues.q$n))"), qr/^53400: no map memory left/, 'cancel without map memory');
+is($node->safe_psql('postgres', q{SELECT status FROM queue.health() WHERE "check" = 'map_memory'}), 'fail', 'health() says that it is full');
 $node->safe_psql('postgres', "SELECT queue.drop('q' || n, true) FROM generate_series(1, $n / 2) n");
 advance($node, '31 s');
 ok(await($node, "SELECT count(*) = 0 FROM queue.leases"), 'a drop gives memory back, and the worker writes what timed out');

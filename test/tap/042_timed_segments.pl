@@ -307,9 +307,13 @@ query("SELECT queue.drop('t', true)");
 # ---- one that is ready behind many that are not ----
 
 new_queue('d', '{"segment_size": "1MB"}', 600);
-# until the bucket has a segment, the active one takes what is delayed
+# until the bucket has a segment, the active one takes what is delayed; so the worker is waited for
 put('d', 0, "clock() + interval '1 h'");
-query("INSERT INTO queues.d (payload, delay) SELECT to_jsonb(n), '1 h' FROM generate_series(1, 200000) n");
+for my $part (0 .. 19)
+{
+	await($node, "SELECT count(*) > 0 FROM queue.segments WHERE queue = 'd' AND state = 'reserve'", limit => 10);
+	query("INSERT INTO queues.d (payload, delay) SELECT to_jsonb($part * 10000 + n), '1 h' FROM generate_series(1, 10000) n");
+}
 is(query("SELECT count(*) FROM queue.segments WHERE queue = 'd' AND state IN ('timed', 'sealed')") > 10 ? 'many' : 'few', 'many', 'many segments with what is delayed');
 
 # Buffers that a dequeue has looked at; what the catalog needs was read before.

@@ -121,6 +121,30 @@ like($rest, qr/a9/, 'and what fell due comes too');
 is(query('SELECT count(*) FROM queues.line'), '0', 'nothing is left');
 is(query('SELECT count(*) FROM queue.check()'), '0', 'the check finds nothing');
 
+# ---- nor after a restart, when they lie in line
+
+sub fill
+{
+	query("SELECT count(queue.enqueue('late', to_jsonb(repeat('x', 1000)), key => 'fill')) FROM generate_series(1, 60)");
+}
+
+query("SELECT queue.create('late', '{\"ordered\": true, \"max_attempts\": 0, \"segment_size\": \"64kB\"}')");
+fill();
+query("SELECT queue.enqueue('late', '\"other\"', key => 'b', delay => '10 min')");
+fill();
+query("SELECT queue.enqueue('late', '\"a1\"', key => 'a'), queue.enqueue('late', '\"a2\"', key => 'a')");
+query("SELECT queue.enqueue('late', '\"late\"', key => 'a', delay => '10 min')");
+query("SELECT count(queue.ack(receipt)) FROM queue.dequeue('late', 200, options => '{\"key\": \"fill\"}')");
+$node->restart;
+ok(await_worker($node, 'postgres', 1), 'the worker runs after a restart');
+query("SELECT queue.clock_advance('1 d')");
+query("CREATE TABLE held AS SELECT payload #>> '{}' AS name, receipt FROM queue.dequeue('late', 10, '1 h')");
+is(query("SELECT string_agg(name, ' ') FROM held"), 'other late a1 a2', 'those that were delayed are before the others');
+query("SELECT queue.release(receipt, '1 min') FROM held WHERE name = 'a2'");
+query("SELECT queue.release(receipt) FROM held WHERE name = 'late'");
+query("SELECT queue.clock_advance('2 min')");
+is(query("SELECT payload FROM queue.dequeue('late', 1)"), '"a1"', 'what comes back is behind what it was behind');
+
 # ---- a blocked key is blocked after a crash, and in a copy
 
 query("SELECT queue.alter('line', '{\"on_dead\": \"block\"}')");

@@ -128,6 +128,19 @@ is(main::pop('mixed', 30),
 query(q{COMMIT PREPARED 'uncounted'});
 ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM queue.pop('mixed', 1) WHERE payload = '"open"'}), 'and what was prepared');
 
+# ----- without a worker nobody knows which there are, and all can be had all the same
+
+$node->append_conf('postgresql.conf', 'max_worker_processes = 0');
+$node->restart;
+query(q{SELECT queue.create('alone', '{"priority_mode": "strict"}')});
+query(q{SELECT queue.enqueue('alone', '"four"')});
+query(q{SELECT queue.enqueue('alone', to_jsonb(repeat('x', 2000)), priority => n % 10) FROM generate_series(0, 29) n});
+$node->restart;
+query(q{SELECT queue.enqueue('alone', to_jsonb(repeat('y', 8000)), priority => 7)});
+is(query(q{SELECT count(*) FROM queue.pop('alone', 100)}), '32', 'one of a known priority does not hide the others');
+$node->append_conf('postgresql.conf', 'max_worker_processes = 8');
+$node->restart;
+
 # ----- nothing starves with aging
 
 query(q{
