@@ -200,10 +200,12 @@ class Checker(OrderedLaws, LimitLaws, Facts):
                 self.check_overlap(message, first, second)
             if i + 1 < len(deliveries):
                 second = deliveries[i + 1]
-                # Only if it is sure which came first, and that no other came between:
-                # a lease is granted at the statement's start, and taken any time in it.
-                sure = first.t1 < second.granted and all(
-                    earlier.t1 < first.granted for earlier in deliveries[:i])
+                # Only if it is sure which came first, and that no other came between,
+                # earlier or later in this list: a lease is granted at the statement's
+                # start, and taken any time in it.
+                sure = (first.t1 < second.granted
+                        and all(earlier.t1 < first.granted for earlier in deliveries[:i])
+                        and all(later.granted > second.t1 for later in deliveries[i + 2:i + 3]))
                 if sure and not self.between_crash(first, second):
                     self.check_attempts(message, first, second)
                     self.check_retry(message, first, second)
