@@ -63,7 +63,7 @@ sub works
 	is($cluster->safe_psql($database, 'SELECT count(*) FROM queue.leases'), '0', "$how: no leases");
 	fails($cluster, 'SELECT queue.ack(receipt) FROM held LIMIT 1', 'QU001', "$how: an old receipt is lost", $database);
 	check_ok($cluster, $database);
-	is($cluster->safe_psql($database, "SELECT count(*), count(DISTINCT id), max(attempt) FROM queue.dequeue('orders', 1000)",
+	is(take_all($cluster, 'orders', 'count(*), count(DISTINCT id), max(attempt)', database => $database,
 		extra_params => [ '-U', 'consumer' ]), '290|290|2', "$how: the consumer may take them, none twice");
 	is($cluster->safe_psql($database, "SELECT lease_until - since > '80 s' FROM (SELECT until AS lease_until, since FROM queue.leases LIMIT 1) AS l"), 't',
 		"$how: with the queue's lease");

@@ -97,7 +97,7 @@ sleep(1);
 is($node->safe_psql('postgres', $where), $places, 'and moved nothing');
 advance($node, '40 s');
 ok(await($node, "SELECT ($sealed) <= 2", limit => 60), 'later it does');
-is($node->safe_psql('postgres', "SELECT count(*), count(DISTINCT id), max(attempt) FROM queue.dequeue('q', 1000)"), '20|20|1', 'each comes once');
+is(take_all($node, 'q', 'count(*), count(DISTINCT id), max(attempt)'), '20|20|1', 'each comes once');
 check_ok($node);
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal|ERROR:/, 'no error in the log');
 $node->stop;

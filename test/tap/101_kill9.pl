@@ -78,7 +78,7 @@ for my $round (1 .. 5)
 	$killed = $node->safe_psql('postgres', 'SELECT count(*) FROM worked');
 }
 my $left = $node->safe_psql('postgres', 'SELECT count(*) FROM queues.q');
-is($node->safe_psql('postgres', "SELECT count(queue.ack(receipt)) FROM queue.dequeue('q', 10000)"), $left, 'all that is left is delivered');
+is(take_all($node, 'q', 'count(queue.ack(receipt))'), $left, 'all that is left is delivered');
 check_ok($node);
 $node->stop;
 done_testing();

@@ -176,7 +176,14 @@ while ($stored < 1000)
 is($state, '53100', "$stored messages went in, the next had no space");
 is($node->safe_psql('small', "SELECT count(*) FROM queues.more"), $stored, 'those are there');
 cmp_ok($node->safe_psql('small', "SELECT count(*) FROM queue.segments WHERE queue = 'more' AND state = 'sealed'"), '>', 0, 'in several segments');
-is($node->safe_psql('small', "SELECT count(queue.ack(receipt)) FROM queue.dequeue('more', 1000)"), $stored, 'and are consumed');
+# There is no room for the table of take_all().
+my ($acked, $batch) = (0);
+do
+{
+	$batch = $node->safe_psql('small', "SELECT count(queue.ack(receipt)) FROM queue.dequeue('more', 1000)");
+	$acked += $batch;
+} while ($batch > 0);
+is($acked, $stored, 'and are consumed');
 ok(await($node, "SELECT count(queue.enqueue('more', to_jsonb(noise(7000, n)))) = 6 FROM generate_series(1, 6) n", database => 'small', limit => 30),
 	'then there is room for new ones, though nothing else was removed');
 free_disk();

@@ -65,7 +65,7 @@ is($standby->safe_psql('postgres', 'SELECT count(*) FROM queue.leases'), '0', 'n
 fails($standby, "SELECT queue.ack('$held')", 'QU001', 'a receipt of the primary is void');
 ok(await_worker($standby, 'postgres', 1, 10), 'a worker comes');
 cmp_ok($standby->safe_psql('postgres', "SELECT queue.enqueue('q', '2000')"), '>', $last, 'ids are not given twice');
-is($standby->safe_psql('postgres', "SELECT count(*), count(DISTINCT id), max(attempt) FROM queue.dequeue('q', 1000)"), '41|41|2', 'all can be had, the held one too');
+is(take_all($standby, 'q', 'count(*), count(DISTINCT id), max(attempt)'), '41|41|2', 'all can be had, the held one too');
 $standby->psql('postgres', "SELECT queue.clock_advance('61 min')");
 ok(await($standby, "SELECT count(*) FROM queues.q WHERE payload = '1000' AND state = 'ready'", expected => '1'), 'the delayed one falls due');
 check_ok($standby);

@@ -49,7 +49,7 @@ is($new->safe_psql('postgres', $facts), $before, 'the same messages');
 is($new->safe_psql('postgres', 'SELECT count(*) FROM queues.q_dead'), $dead, 'and dead letters');
 fails($new, "SELECT queue.ack('$receipt')", 'QU001', 'a receipt from before is void');
 ok(await_worker($new, 'postgres', 1, 10), 'the worker runs');
-is($new->safe_psql('postgres', "SELECT count(*), count(DISTINCT id), max(attempt) FROM queue.dequeue('q', 1000)", extra_params => [ '-U', 'consumer' ]), '288|288|2',
+is(take_all($new, 'q', 'count(*), count(DISTINCT id), max(attempt)', extra_params => [ '-U', 'consumer' ]), '288|288|2',
 	'all can be had by whom it was granted');
 cmp_ok($new->safe_psql('postgres', "SELECT queue.enqueue('q', '2000')"), '>', $last, 'ids go on');
 $new->safe_psql('postgres', "SELECT queue.create('another'); SELECT queue.enqueue('another', '1'); SELECT queue.drop('another', true)");

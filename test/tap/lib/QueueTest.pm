@@ -17,7 +17,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 our @EXPORT = qw(new_node await sqlstate fails check_ok worker_pid await_worker
-  advance take restart_until_up attempts_of values_of make_send_and_drain);
+  advance take take_all restart_until_up attempts_of values_of make_send_and_drain);
 
 # A cluster that is initialised, not started. Its settings come from
 # TEMP_CONFIG; what is given as "conf" comes after them.
@@ -69,6 +69,26 @@ sub fails
 	my ($node, $query, $state, $name, $database) = @_;
 
 	is(sqlstate($node, $query, $database), $state, $name);
+}
+
+# Take all that can be had of a queue, and return what the query says of these
+# messages. A batch may leave out a page that somebody is busy with, as the worker
+# is now and then, so there are as many as it takes.
+sub take_all
+{
+	my ($node, $queue, $what, %params) = @_;
+	my $database = delete $params{database} // 'postgres';
+
+	return $node->safe_psql($database, qq{
+		CREATE TEMP TABLE taken AS SELECT * FROM queue.dequeue('$queue') WITH NO DATA;
+		DO \$\$ BEGIN
+			LOOP
+				INSERT INTO pg_temp.taken SELECT * FROM queue.dequeue('$queue', 1000);
+				EXIT WHEN NOT FOUND;
+			END LOOP;
+		END \$\$;
+		SELECT $what FROM pg_temp.taken;
+	}, %params);
 }
 
 # Ends every test: what shared memory says is what the tables say.
