@@ -165,14 +165,19 @@ def contender_table(scenario, contenders, results):
     return table(["", *scenario.METRICS.values()], lines)
 
 
+def contender_of(scenario, line):
+    """The scenario's only one, or the first of what is said of the line."""
+    return scenario.CONTENDERS[0] if len(scenario.CONTENDERS) == 1 else scenario.LINES[line][0]
+
+
 def line_table(scenario, results):
     """A table whose lines are the scenario's own."""
     names, columns = scenario.TABLE
     lines = []
     for line in names:
-        contender = scenario.LINES[line][0]
+        contender = contender_of(scenario, line)
         cells = [cell(results, scenario.ID, contender, f"{line} {column}") for column in columns]
-        lines.append([f"{line} ({contender})", *cells])
+        lines.append([line if len(scenario.CONTENDERS) == 1 else f"{line} ({contender})", *cells])
     return table([getattr(scenario, "UNITS", "microseconds"), *columns], lines)
 
 
@@ -277,14 +282,14 @@ def draw_lines(axis, scenario, results):
     """Each line's columns, such as p50 and p99, on a logarithmic scale."""
     names, columns = scenario.TABLE
     columns = getattr(scenario, "PLOTTED", columns)
-    names = [n for n in names if results.values(scenario.ID, scenario.LINES[n][0], f"{n} {columns[0]}")]
+    names = [n for n in names if results.values(scenario.ID, contender_of(scenario, n), f"{n} {columns[0]}")]
     for place, line in enumerate(names):
-        contender = scenario.LINES[line][0]
-        ends = [
-            median(results.values(scenario.ID, contender, f"{line} {column}").values()) for column in columns
-        ]
+        contender = contender_of(scenario, line)
+        measured = [results.values(scenario.ID, contender, f"{line} {column}") for column in columns]
+        ends = [median(values.values()) for values in measured if values]
         axis.plot(ends, [place] * len(ends), marker="|", markersize=10, linewidth=4, color=COLOURS.get(contender))
     axis.set_xscale("log")
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
-    axis.set_xlabel(f"us, {columns[0]} to {columns[-1]}", fontsize=8)
+    unit = getattr(scenario, "UNITS", "us")
+    axis.set_xlabel(f"{unit}: {columns[0]}" + (f" to {columns[-1]}" if len(columns) > 1 else ""), fontsize=8)

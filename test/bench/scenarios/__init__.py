@@ -7,7 +7,8 @@ A scenario file has:
     CONTENDERS	names from contenders.py, in the order of the tables
     METRICS	metric -> what the columns of its table say
     TABLE	lines and columns of its table, if the lines are not contenders;
-		metrics are then called "LINE COLUMN"; UNITS, if not microseconds
+		metrics are then called "LINE COLUMN"; UNITS, if not microseconds;
+		of several contenders LINES[line][0] is the line's
     PLOTTED	the metrics or columns in the plot, if not the first or all
     run(turn)	measures everything, through the Turn it is given
 
