@@ -276,8 +276,8 @@ hand_over(const QueueSink *sink, void *handle, int window)
 			offered[n++] = &items[i].message;
 	if (n == 0 || now() < paused_until)
 		return;
-	TIMED("send", taken = sink->send(handle, offered, n));
-	for (int i = 0; i < taken; i++)
+	/* It may be said in send() already what became of them. */
+	for (int i = 0; i < n; i++)
 	{
 		Item	   *item = (Item *) offered[i];
 
@@ -285,6 +285,15 @@ hand_over(const QueueSink *sink, void *handle, int window)
 		item->handover = ++handovers;
 		item->message.attempt++;
 		in_flight++;
+	}
+	TIMED("send", taken = sink->send(handle, offered, n));
+	for (int i = taken; i < n; i++)
+	{
+		Item	   *item = (Item *) offered[i];
+
+		item->state = ITEM_WAITING;
+		item->message.attempt--;
+		in_flight--;
 	}
 }
 
