@@ -391,6 +391,19 @@ look_again(QueueState *state)
 }
 
 /*
+ * A batch that has room left waits once for a page that somebody was busy with:
+ * that is often the worker, who takes nothing, and nobody is busy for long.
+ */
+static bool
+asks_again(const QueueClaim *claim, const BusyPage *busy, bool ok, bool *asked)
+{
+	if (!ok || *asked || claim->claimed_count == 0 || busy->segment == NULL || claim->closed || has_enough(claim))
+		return false;
+	*asked = true;
+	return true;
+}
+
+/*
  * Claim up to the wanted number of messages. The array has room for them; the
  * tuples are copies that may still point to values stored out of line.
  */
@@ -400,6 +413,7 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	QueueClaim *claim = palloc(sizeof(QueueClaim));
 	BusyPage	busy;
 	bool		looked_again = false;
+	bool		asked_again = false;
 	bool		made_room = false;
 	bool		ok;
 	bool		lacks_keys;
@@ -431,6 +445,12 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	for (;;)
 	{
 		ok = claim->ordered ? queue_turn_claim(claim) : claim_round(claim, &busy);
+		if (asks_again(claim, &busy, ok, &asked_again))
+		{
+			queue_map_wait(busy.segment, busy.page);
+			CHECK_FOR_INTERRUPTS();
+			continue;
+		}
 		if (claim->claimed_count > 0 || !ok)
 			break;
 		if (claim->stale)
