@@ -34,10 +34,18 @@ SELECT queue.limit('l', 'queue', in_flight => 2);
 SELECT count(*) FROM queue.dequeue('l', 10, '1 h');
 SELECT in_flight, leased FROM queue.limits;
 SELECT queue.limit('l', 'queue');
-SELECT count(*) > 0 AS some FROM queue.dequeue('l', 10, '1 h');
+-- (What the worker is just writing comes a moment later.)
+DO $$ BEGIN
+	FOR i IN 1 .. 400 LOOP
+		PERFORM FROM queue.dequeue('l', 10, '1 h');
+		EXIT WHEN (SELECT count(*) FROM queue.leases WHERE queue = 'l' AND state = 'leased') = 8;
+		PERFORM pg_sleep(0.05);
+	END LOOP;
+END $$;
 SELECT * FROM queue.limits;
 -- What was leased before there was a limit counts.
 SELECT count(*) AS leased FROM queue.leases WHERE queue = 'l' AND state = 'leased' \gset
+SELECT :leased AS leased;
 SELECT queue.limit('l', 'queue', in_flight => 100);
 SELECT count(*) FROM queue.dequeue('l', 1);
 SELECT leased = :leased AS counted FROM queue.limits;

@@ -36,6 +36,13 @@ sub leave_one
 		$node->safe_psql('postgres', "INSERT INTO kept SELECT id FROM queues.q ON CONFLICT DO NOTHING");
 	}
 }
+
+# A purge leaves out what the worker is just moving.
+sub purge_all
+{
+	ok(await($node, "SELECT queue.purge('q', '{\"states\": [\"ready\", \"leased\", \"failed\", \"delayed\"]}') IS NOT NULL AND (SELECT count(*) FROM queues.q) = 0"),
+		'all is purged');
+}
 $node->safe_psql('postgres', 'CREATE TABLE kept (id bigint PRIMARY KEY)');
 leave_one(12);
 is($node->safe_psql('postgres', 'SELECT count(*) FROM queues.q'), '12', 'twelve are left');
@@ -64,7 +71,7 @@ is(attempts_of($node, 'q'), join(' ', ('80:1') x 10, '80:3'), 'each comes once, 
 check_ok($node);
 
 # a backlog that nobody touches stays where it is
-$node->safe_psql('postgres', "SELECT queue.purge('q', '{\"states\": [\"ready\", \"leased\", \"failed\", \"delayed\"]}')");
+purge_all();
 $node->safe_psql('postgres', 'SELECT fill(200)') for 1 .. 4;
 my $places = $node->safe_psql('postgres', $where);
 advance($node, '40 s') for 1 .. 3;
@@ -72,7 +79,8 @@ ok(await($node, $sealed . " AND kept_because = 'messages are left in it' AND liv
 is($node->safe_psql('postgres', $where), $places, 'and left it alone');
 
 # moved and moved again, with the server dying in between
-$node->safe_psql('postgres', "SELECT queue.purge('q', '{\"states\": [\"ready\", \"leased\", \"failed\", \"delayed\"]}'); TRUNCATE kept");
+purge_all();
+$node->safe_psql('postgres', 'TRUNCATE kept');
 for my $turn (1 .. 4)
 {
 	leave_one(4);
