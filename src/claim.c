@@ -483,9 +483,14 @@ take(QueueClaim *claim, HeapTuple tuple, const QueueMessageHead *head, uint64 ha
 
 	if (claim->request->key && !has_key(claim, tuple))
 		return leave_to_others(claim, hash);
-	if (is_full(claim, 0))
-		return leave_for_want_of_room(claim);
 	claim->waits = false;
+	if (is_full(claim, 0))
+	{
+		/* What a turn leaves waits for the next one of its key. */
+		if (claim->turns > 0 && !admit(claim, tuple, head, NULL) && claim->waits)
+			return true;
+		return leave_for_want_of_room(claim);
+	}
 	/* What cannot be had is not measured or copied, and takes no room in the result. */
 	may = !claim->metered || admit(claim, tuple, head, NULL);
 	if (may)
@@ -680,6 +685,16 @@ see_first(QueueClaim *claim, HeapTuple tuple)
 	claim->begun = head.enqueued_at <= claim->visit.wall ? head.enqueued_at : DT_NOBEGIN;
 }
 
+/* Whether it is one of the keys that the page is looked at for. */
+static bool
+has_turn(const QueueClaim *claim, uint64 key)
+{
+	for (int i = 0; i < claim->turns; i++)
+		if (claim->turn_of[i] == key)
+			return true;
+	return false;
+}
+
 static bool
 see_tuple(HeapTuple tuple, QueueTupleFate fate, void *arg)
 {
@@ -696,8 +711,19 @@ see_tuple(HeapTuple tuple, QueueTupleFate fate, void *arg)
 		return true;
 	if (held != QUEUE_HELD_NOT && held != QUEUE_HELD_CLAIMABLE)
 		return true;
+	/* When others are due, the page was, and their keys know of it. */
+	if (claim->turns > 0 && !has_turn(claim, metered_key(claim, tuple)))
+		return true;
 	claim->saw_all = consider(claim, tuple);
 	return claim->saw_all;
+}
+
+/* Whether each message of the page that can be had is asked for, where keys take turns. */
+static bool
+asks_all(const QueueClaim *claim)
+{
+	return claim->metered && claim->metering.fair && !claim->sweep && claim->turns == 0 && !claim->by_priority &&
+		claim->request->key == NULL;
 }
 
 /* Visit a page whose busy bit is held, and give it back. */
@@ -705,8 +731,10 @@ void
 queue_claim_visit(QueueClaim *claim, QueueMapHold *hold)
 {
 	uint32		moment;
+	uint32		front;
 
 	queue_visit_slots(&claim->visit, hold);
+	front = asks_all(claim) ? queue_meter_is_at_front(claim->metering.state, position_of(claim)) : 0;
 	if (claim->ordered)
 	{
 		queue_order_begin_page(&claim->order, QUEUE_POSITION(claim->visit.segment->rank, hold->page),
@@ -715,6 +743,8 @@ queue_claim_visit(QueueClaim *claim, QueueMapHold *hold)
 		if (!claim->order.in_line && !claim->order.chosen)
 			queue_visit_due(&claim->visit, 0);
 	}
+	if (claim->turns > 0)
+		queue_visit_due(&claim->visit, hold->was_due);
 	claim->mixed = hold->page < pg_atomic_read_u32(&claim->visit.segment->mixed);
 	claim->seen = 0;
 	claim->saw_all = true;
@@ -730,6 +760,8 @@ queue_claim_visit(QueueClaim *claim, QueueMapHold *hold)
 		claim->over = true;
 		claim->next = Min(claim->next, claim->begun);
 	}
+	if (front)
+		queue_meter_move_front(claim->metering.state, front, position_of(claim), position_of(claim) + 1);
 	queue_map_put(hold, claim->visit.due);
 }
 

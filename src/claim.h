@@ -37,6 +37,9 @@ typedef struct QueueClaimRequest
 	bool		pop;
 } QueueClaimRequest;
 
+/* Keys that may have their turns on a page together. */
+#define QUEUE_TURNS_AT_ONCE 16
+
 typedef struct QueueClaim
 {
 	QueueVisit	visit;
@@ -68,6 +71,8 @@ typedef struct QueueClaim
 	bool		closed;			/* there is no room for more in this call */
 	bool		stale;			/* because the definition has changed */
 	bool		waits;			/* the message at hand waits for its key's room */
+	uint64		turn_of[QUEUE_TURNS_AT_ONCE];	/* keys whose messages alone are looked at, of a page that is not due */
+	int			turns;			/* so many; 0: all are */
 	int			patience;		/* pages in a row to look at in vain */
 	int			pages_left;		/* of these */
 	int64		looked_at;		/* pages */
@@ -93,6 +98,12 @@ static inline int
 queue_claim_patience(const QueueClaim *claim)
 {
 	return QUEUE_PAGES_IN_VAIN << Min(claim->rounds, QUEUE_ROUNDS_THAT_DOUBLE);
+}
+
+static inline bool
+queue_claim_has_enough(const QueueClaim *claim)
+{
+	return claim->claimed_count >= claim->request->wanted || claim->bytes >= claim->request->max_bytes;
 }
 
 extern void queue_claim_visit(QueueClaim *claim, QueueMapHold *hold);

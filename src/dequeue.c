@@ -96,17 +96,11 @@ typedef struct BusyPage
 	BlockNumber page;
 } BusyPage;
 
-static bool
-has_enough(const QueueClaim *claim)
-{
-	return claim->claimed_count >= claim->request->wanted || claim->bytes >= claim->request->max_bytes;
-}
-
 /* Whether the claim goes on: there is room in the result, and it is not tired of this lane. */
 static bool
 wants_more(QueueClaim *claim)
 {
-	return !has_enough(claim) && claim->pages_left > 0 && !claim->over && !claim->closed;
+	return !queue_claim_has_enough(claim) && claim->pages_left > 0 && !claim->over && !claim->closed;
 }
 
 /* The pages behind it have nothing of the priority that is looked for. */
@@ -236,7 +230,7 @@ claim_lanes(QueueClaim *claim, BusyPage *busy)
 	}
 	for (int i = 0; ok && i < 2; i++)
 	{
-		claim->unsure |= has_enough(claim);
+		claim->unsure |= queue_claim_has_enough(claim);
 		ok = claim_lane(claim, lanes[i], claim->patience_of_round, busy);
 		claim->tired |= claim->pages_left <= 0;
 	}
@@ -255,7 +249,7 @@ head_of_source(const QueueClaim *claim)
 		return DT_NOEND;
 	if (claim->looked_at == 0)
 		return claim->visit.wall;
-	if (claim->closed || has_enough(claim))
+	if (claim->closed || queue_claim_has_enough(claim))
 		return claim->begun == DT_NOBEGIN ? DT_NOEND : Min(claim->begun, claim->next);
 	return claim->next != DT_NOEND ? claim->next : claim->last;
 }
@@ -285,7 +279,7 @@ claim_by_priority(QueueClaim *claim, BusyPage *busy)
 		claim->saw_busy = false;
 		ok = claim_lanes(claim, busy);
 		queue_priority_looked(&turns, head_of_source(claim), claim->next, claim->claimed_count > had);
-		if (claim->closed || has_enough(claim))
+		if (claim->closed || queue_claim_has_enough(claim))
 			break;
 	}
 	claim->by_priority = claim->over = false;
@@ -306,7 +300,29 @@ claim_once(QueueClaim *claim, BusyPage *busy)
 /*
  * Where keys take turns, all that nobody has looked at yet is looked at first, so
  * that each key is known which has something; then one after the other has its turn.
- * Else what waited for room is offered beside the rest, and comes in its place.
+ */
+static bool
+claim_in_turns(QueueClaim *claim, BusyPage *busy)
+{
+	bool		ok = claim_lanes(claim, busy);
+
+	while (ok && !claim->closed && !queue_claim_has_enough(claim))
+	{
+		QueueKeyTurn turn = queue_limited_give_turn(claim);
+
+		if (turn == QUEUE_KEY_TURN_NONE)
+			break;
+		ok = turn == QUEUE_KEY_TURN_LOOKED ? !claim->lacks_slots : claim_lanes(claim, busy);
+		if (turn == QUEUE_KEY_TURN_BUSY && busy->segment)
+			break;
+		CHECK_FOR_INTERRUPTS();
+	}
+	return ok;
+}
+
+/*
+ * What waited for room is offered beside the rest, and comes in its place. By
+ * priority keys take turns in each one, so that all of a place is looked at.
  */
 static bool
 claim_limited(QueueClaim *claim, BusyPage *busy)
@@ -314,11 +330,13 @@ claim_limited(QueueClaim *claim, BusyPage *busy)
 	int			wanted = claim->request->wanted;
 	bool		ok;
 
+	if (claim->metering.fair && !queue_priority_several(claim->request->def->state))
+		return claim_in_turns(claim, busy);
 	if (!claim->metering.fair)
 		queue_limited_offer(claim, Min(wanted, OFFERS_AT_ONCE));
 	do
 		ok = claim_once(claim, busy);
-	while (ok && !claim->closed && !has_enough(claim) &&
+	while (ok && !claim->closed && !queue_claim_has_enough(claim) &&
 		   queue_limited_offer(claim, Min(wanted - claim->claimed_count, OFFERS_AT_ONCE)) > 0);
 	return ok;
 }
@@ -397,7 +415,7 @@ look_again(QueueState *state)
 static bool
 asks_again(const QueueClaim *claim, const BusyPage *busy, bool ok, bool *asked)
 {
-	if (!ok || *asked || claim->claimed_count == 0 || busy->segment == NULL || claim->closed || has_enough(claim))
+	if (!ok || *asked || claim->claimed_count == 0 || busy->segment == NULL || claim->closed || queue_claim_has_enough(claim))
 		return false;
 	*asked = true;
 	return true;
@@ -434,6 +452,7 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	claim->unsure = claim->saw_busy = false;
 	claim->ordered = request->def->options.ordered;
 	claim->order.lacks_keys = claim->order.chosen = false;
+	claim->turns = 0;
 	busy.segment = NULL;
 	claim->rounds = 0;
 	claim->timed_first = false;

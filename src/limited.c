@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/relation.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 
@@ -120,13 +121,12 @@ queue_limited_begin(QueueClaim *claim)
 
 /* The segment of a place, or the next one that there is; NULL: none. */
 static QueueSegment *
-segment_of(QueueState *state, QueuePosition position, uint64 *rank)
+segment_of(QueueState *state, QueuePosition position, uint64 *rank, uint32 *generation)
 {
 	QueueSegment *segment;
-	uint32		generation;
 
 	*rank = QUEUE_POSITION_RANK(position) - 1;
-	return queue_ring_next(state, rank, QUEUE_TIME_NEVER, &segment, &generation) ? segment : NULL;
+	return queue_ring_next(state, rank, QUEUE_TIME_NEVER, &segment, generation) ? segment : NULL;
 }
 
 /* Have a place looked at, and others behind it if nobody knows which. */
@@ -134,7 +134,8 @@ static void
 look_at(QueueState *state, const QueueOffer *offer)
 {
 	uint64		rank;
-	QueueSegment *segment = segment_of(state, offer->first, &rank);
+	uint32		generation;
+	QueueSegment *segment = segment_of(state, offer->first, &rank, &generation);
 	BlockNumber page = QUEUE_POSITION_PAGE(offer->first);
 	BlockNumber last = offer->open ? page + PAGES_AT_ONCE - 1 : page;
 	QueuePosition next;
@@ -168,6 +169,164 @@ queue_limited_offer(QueueClaim *claim, int most)
 		n++;
 	}
 	return n;
+}
+
+/* ---- turns ---- */
+
+/* Look for messages of these keys on a page that is held; none: of all. */
+static void
+look_for_keys(QueueClaim *claim, int keys, QueueMapHold *hold)
+{
+	BlockNumber page = hold->page;
+
+	claim->turns = hold->was_due > claim->visit.now ? keys : 0;
+	claim->saw_expired = false;
+	queue_claim_visit(claim, hold);
+	claim->turns = 0;
+	if (claim->saw_expired && !claim->lacks_slots)
+		queue_claim_sweep_page(claim->request->def, claim->visit.rel, claim->visit.segment, page);
+}
+
+static bool
+is_over(const QueueClaim *claim)
+{
+	return claim->lacks_slots || claim->closed || queue_claim_has_enough(claim);
+}
+
+/* Look at one place, which is off that of its keys, for so many keys in turn_of; 0: for all. */
+static QueueKeyTurn
+look_at_place(QueueClaim *claim, int keys, QueuePosition place)
+{
+	QueueSegment *segment = claim->visit.segment;
+	BlockNumber page = QUEUE_POSITION_PAGE(place);
+	QueueMapHold hold;
+
+	if (queue_map_take(segment, page, QUEUE_TIME_NEVER, &hold) != QUEUE_MAP_TAKEN)
+	{
+		queue_map_lower_range(segment, page, page, 0);
+		return QUEUE_KEY_TURN_LEFT;
+	}
+	look_for_keys(claim, keys, &hold);
+	return QUEUE_KEY_TURN_LOOKED;
+}
+
+/* The next keys in the list often have theirs on the same page: how many are looked for there. */
+static int
+gather_turns(QueueClaim *claim, const QueueOffer *offer)
+{
+	int			most = Min(claim->request->wanted - claim->claimed_count, QUEUE_TURNS_AT_ONCE);
+	int			n = 1;
+
+	claim->turn_of[0] = offer->key;
+	while (n < most && queue_meter_offer_at(&claim->metering, offer->first, &claim->turn_of[n]))
+		n++;
+	return n;
+}
+
+/* Where the front goes on behind the last page of a segment; false: that may grow, or is the last. */
+static bool
+leave_segment(QueueState *state, uint32 front, QueuePosition at, const QueueSegment *left)
+{
+	uint64		rank = QUEUE_POSITION_RANK(at);
+	QueueSegment *segment;
+	uint32		generation;
+
+	if (pg_atomic_read_u32(&state->active) == queue_segment_index(left) ||
+		!queue_ring_next(state, &rank, QUEUE_TIME_NEVER, &segment, &generation))
+		return false;
+	queue_meter_move_front(state, front, at, QUEUE_POSITION(rank, 0));
+	return true;
+}
+
+/* Move the front on, until the claim has enough. */
+static QueueKeyTurn
+move_front(QueueClaim *claim, const QueueOffer *offer)
+{
+	QueueState *state = claim->metering.state;
+	QueuePosition at;
+
+	for (int i = 0; i < PAGES_AT_ONCE && !is_over(claim) && queue_meter_read_front(state, offer->front, &at); i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (QUEUE_POSITION_RANK(at) != claim->visit.segment->rank)
+			break;
+		if (QUEUE_POSITION_PAGE(at) >= pg_atomic_read_u32(&claim->visit.segment->pages))
+		{
+			if (leave_segment(state, offer->front, at, claim->visit.segment))
+				break;
+			look_at(state, offer);
+			return QUEUE_KEY_TURN_LEFT;
+		}
+		queue_slot_reserve_more(state, claim->request->wanted - claim->claimed_count);
+		if (look_at_place(claim, 0, at) == QUEUE_KEY_TURN_LEFT)
+			return QUEUE_KEY_TURN_BUSY;
+	}
+	return QUEUE_KEY_TURN_LOOKED;
+}
+
+/* Look for a key that is not in step with the front, until it knows a place. */
+static QueueKeyTurn
+look_along_span(QueueClaim *claim, QueueOffer *offer)
+{
+	QueueState *state = claim->metering.state;
+
+	claim->turn_of[0] = offer->key;
+	for (int i = 0; i < PAGES_AT_ONCE && offer->first < offer->until && !is_over(claim); i++)
+	{
+		QueuePosition place = offer->first;
+		bool		is_there = QUEUE_POSITION_PAGE(place) < pg_atomic_read_u32(&claim->visit.segment->pages);
+		QueuePosition next = is_there ? place + 1 : QUEUE_POSITION(QUEUE_POSITION_RANK(place) + 1, 0);
+
+		CHECK_FOR_INTERRUPTS();
+		queue_slot_reserve_more(state, claim->request->wanted - claim->claimed_count);
+		/* Once it is off the span nothing may fail until it is looked at. */
+		if (!queue_meter_advance(state, offer, next) || !is_there)
+			break;
+		if (look_at_place(claim, 1, place) == QUEUE_KEY_TURN_LEFT)
+			return QUEUE_KEY_TURN_LEFT;
+		offer->first = next;
+	}
+	return QUEUE_KEY_TURN_LOOKED;
+}
+
+/*
+ * Give the key that has waited longest its turn: what it has is looked for where it
+ * is known to be, or where the key or the front goes on.
+ */
+QueueKeyTurn
+queue_limited_give_turn(QueueClaim *claim)
+{
+	QueueMetering *metering = &claim->metering;
+	QueueVisit *visit = &claim->visit;
+	QueueKeyTurn turn = QUEUE_KEY_TURN_NONE;
+	QueuePosition expected;
+	QueueOffer	offer;
+	uint64		rank;
+	uint32		generation;
+
+	metering->now = queue_clock_now();
+	if (!queue_meter_peek(metering, &expected))
+		return QUEUE_KEY_TURN_NONE;
+	queue_slot_reserve_more(metering->state, claim->request->wanted - claim->claimed_count);
+	visit->rel = NULL;
+	visit->segment = segment_of(metering->state, expected, &rank, &generation);
+	if (visit->segment && rank == QUEUE_POSITION_RANK(expected))
+		visit->rel = queue_segment_open(visit->segment, generation, AccessShareLock);
+	if (queue_meter_offer(metering, &offer))
+	{
+		if (visit->rel == NULL || rank != QUEUE_POSITION_RANK(offer.first))
+		{
+			look_at(metering->state, &offer);
+			turn = QUEUE_KEY_TURN_LEFT;
+		}
+		else if (!offer.open)
+			turn = look_at_place(claim, gather_turns(claim, &offer), offer.first);
+		else
+			turn = offer.front ? move_front(claim, &offer) : look_along_span(claim, &offer);
+	}
+	if (visit->rel)
+		relation_close(visit->rel, AccessShareLock);
+	return turn;
 }
 
 /* ---- leases that keep others out, and have run out ---- */

@@ -432,6 +432,8 @@ queue_meter_begin(const QueueMetering *metering)
 	for (uint32 i = 0; i < shared->unused_from; i++)
 		if (all[i].queue == queue)
 			drop_waiting(state, &all[i]);
+	state->front.number = 0;
+	state->front.at = 0;
 	state->metered = metering->limits->any || metering->fair;
 	/* None are in force until all is counted, so nobody takes anything. */
 	pg_atomic_write_u32(&state->meters_version, 0);
@@ -505,7 +507,7 @@ find_meters(const QueueMetering *metering, uint64 key, double cost, QueuePositio
 			return close_for(state, scope, has_lease(meter) ? tokens_at(meter, cost) : meter->expires);
 		if (meter->refused || (fair && meter->credit < 1))
 		{
-			queue_places_add(&meter->places, position);
+			queue_places_add(&meter->places, position, &state->front);
 			arrange(state, meter, cost);
 			return QUEUE_METER_WAIT;
 		}
@@ -578,7 +580,7 @@ queue_meter_knows(QueueState *state, uint64 key, QueuePosition position)
 
 	lock(state);
 	meter = find(queue_state_index(state), key);
-	known = meter && queue_places_know(&meter->places, position);
+	known = meter && queue_places_know(&meter->places, position, &state->front);
 	unlock(state);
 	return known;
 }
@@ -700,6 +702,94 @@ next_ready(const QueueMetering *metering)
 	return meter && meter->ready ? meter : NULL;
 }
 
+/* Those that have tokens by now are in the list. */
+static void
+wake_timed(const QueueMetering *metering)
+{
+	QueueState *state = metering->state;
+	QueueMeter *meter;
+
+	while ((meter = first_timed(state)) != NULL && meter->at <= metering->now)
+	{
+		remove_timed(state, meter);
+		refill(meter, metering->now);
+		add_ready(state, meter);
+	}
+}
+
+/* Whether there may be a key that can have a message now. */
+static bool
+may_be_ready(const QueueMetering *metering)
+{
+	return pg_atomic_read_u32(&metering->state->meters_ready) > 0 ||
+		(QueueTime) pg_atomic_read_u64(&metering->state->meters_due) <= metering->now;
+}
+
+/* Pages by which a span may be beyond the front for it to go on there, and spans elsewhere that make for a new one. */
+#define NEAR_FRONT 64
+#define APART_FROM_FRONT 256
+
+/* The front that goes on to a span, which may be a new one; 0: none. */
+static uint32
+find_front(QueueState *state, QueuePosition first)
+{
+	QueueFront *front = &state->front;
+
+	if (front->number != 0 && (first < front->at || first - front->at >= NEAR_FRONT) &&
+		++front->apart <= APART_FROM_FRONT)
+		return 0;
+	if (front->number == 0 || front->apart > APART_FROM_FRONT)
+	{
+		front->number = Max(front->number + 1, 1);
+		front->from = front->at = first;
+	}
+	front->apart = 0;
+	return front->number;
+}
+
+/* The place that will probably be offered next. False: none. */
+bool
+queue_meter_peek(const QueueMetering *metering, QueuePosition *first)
+{
+	QueueMeter *meter;
+
+	if (!may_be_ready(metering))
+		return false;
+	lock(metering->state);
+	wake_timed(metering);
+	meter = next_ready(metering);
+	*first = meter ? queue_places_first(&meter->places, &metering->state->front) : QUEUE_POSITION_NONE;
+	unlock(metering->state);
+	return meter != NULL;
+}
+
+static double
+weight_of(const QueueMeter *meter)
+{
+	return meter->limit.weight > 0 ? meter->limit.weight : 1;
+}
+
+/* A key's place was taken: it is last in the list, or stays where it is, if it has another. */
+static void
+end_offer(QueueState *state, QueueMeter *meter, bool is_last)
+{
+	if (is_last || !has_waiting(meter))
+		remove_ready(state, meter);
+	if (is_last && has_waiting(meter))
+		add_ready(state, meter);
+}
+
+/* The first key that has something and can have it. */
+static QueueMeter *
+next_to_offer(const QueueMetering *metering)
+{
+	QueueMeter *meter;
+
+	while ((meter = next_ready(metering)) != NULL && (!has_waiting(meter) || !has_lease(meter)))
+		remove_ready(metering->state, meter);
+	return meter;
+}
+
 /*
  * Take the next place where a key waits that can have a message now; the caller
  * has it looked at. With fair share a key goes to the end of the list when it has
@@ -712,44 +802,88 @@ queue_meter_offer(const QueueMetering *metering, QueueOffer *offer)
 	QueueMeter *meter;
 	bool		found = false;
 
-	if (pg_atomic_read_u32(&state->meters_ready) == 0 &&
-		(QueueTime) pg_atomic_read_u64(&state->meters_due) > metering->now)
+	if (!may_be_ready(metering))
 		return false;
 	lock(state);
-	while ((meter = first_timed(state)) != NULL && meter->at <= metering->now)
+	wake_timed(metering);
+	while (!found && (meter = next_to_offer(metering)) != NULL)
 	{
-		remove_timed(state, meter);
-		refill(meter, metering->now);
-		add_ready(state, meter);
-	}
-	while (!found && (meter = next_ready(metering)) != NULL)
-	{
-		if (!has_waiting(meter) || !has_lease(meter))
-		{
-			remove_ready(state, meter);
-			continue;
-		}
 		/* Whose turn has come, or who has not used it up. */
 		if (metering->fair && meter->credit < 1)
-			meter->credit += meter->limit.weight > 0 ? meter->limit.weight : 1;
-		found = !metering->fair || meter->credit >= 1;
+			meter->credit += weight_of(meter);
+		found = (!metering->fair || meter->credit >= 1) &&
+			queue_places_take(&meter->places, &state->front, &offer->first, &offer->open);
 		if (found)
 		{
 			offer->key = meter->hash;
-			offer->first = queue_places_take(&meter->places, &offer->open);
+			offer->front = offer->open && metering->fair ? find_front(state, offer->first) : 0;
+			offer->until = offer->first < state->front.at ? state->front.at : QUEUE_POSITION_NONE;
 		}
 		/* Others before its next one, unless it has more than that left. */
-		if (!metering->fair || meter->credit < 2)
-		{
-			remove_ready(state, meter);
-			if (has_waiting(meter))
-				add_ready(state, meter);
-		}
-		else if (!has_waiting(meter))
-			remove_ready(state, meter);
+		end_offer(state, meter, !metering->fair || meter->credit < 2);
 	}
 	unlock(state);
 	return found;
+}
+
+/* Take the next key's place too, where keys take turns, if it is this one. */
+bool
+queue_meter_offer_at(const QueueMetering *metering, QueuePosition place, uint64 *key)
+{
+	QueueState *state = metering->state;
+	QueueMeter *meter;
+	QueuePosition first;
+	bool		open;
+	bool		is_there;
+
+	lock(state);
+	meter = next_to_offer(metering);
+	is_there = meter && meter->credit < 1 && meter->places.count > 0 &&
+		queue_places_first(&meter->places, &state->front) == place &&
+		queue_places_take(&meter->places, &state->front, &first, &open);
+	if (is_there)
+	{
+		*key = meter->hash;
+		meter->credit += weight_of(meter);
+		end_offer(state, meter, meter->credit < 2);
+	}
+	unlock(state);
+	return is_there;
+}
+
+/* The front's number if it stands at a place; 0: it does not. */
+uint32
+queue_meter_is_at_front(QueueState *state, QueuePosition position)
+{
+	uint32		number;
+
+	lock(state);
+	number = state->front.at == position ? state->front.number : 0;
+	unlock(state);
+	return number;
+}
+
+/* Where the front is. False: it is another one by now. */
+bool
+queue_meter_read_front(QueueState *state, uint32 number, QueuePosition *at)
+{
+	bool		same;
+
+	lock(state);
+	same = state->front.number == number;
+	*at = state->front.at;
+	unlock(state);
+	return same;
+}
+
+/* All that waits at a place was asked for while the front was there. */
+void
+queue_meter_move_front(QueueState *state, uint32 number, QueuePosition from, QueuePosition next)
+{
+	lock(state);
+	if (state->front.number == number && state->front.at == from)
+		state->front.at = next;
+	unlock(state);
 }
 
 /*
@@ -764,7 +898,7 @@ queue_meter_advance(QueueState *state, const QueueOffer *offer, QueuePosition ne
 
 	lock(state);
 	meter = find(queue_state_index(state), offer->key);
-	mine = meter && queue_places_advance(&meter->places, offer->first, next);
+	mine = meter && queue_places_advance(&meter->places, offer->first, next, &state->front);
 	unlock(state);
 	return mine;
 }

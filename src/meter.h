@@ -44,6 +44,8 @@ typedef struct QueueOffer
 	uint64		key;
 	QueuePosition first;
 	bool		open;			/* and others behind it, up to where nobody knows */
+	uint32		front;			/* which goes on over these, if any */
+	QueuePosition until;		/* else they are looked at up to here */
 } QueueOffer;
 
 /* For somebody who looks. */
@@ -68,7 +70,12 @@ extern bool queue_meter_adopt(const QueueMetering *metering, uint64 consumer, bo
 extern bool queue_meter_again(const QueueMetering *metering, QueueTime deadline, QueueMeters *meters, bool *counted);
 extern bool queue_meter_end(QueueState *state, QueueMeters *meters);
 extern void queue_meter_look_by(QueueState *state, QueueMeters *meters, QueueTime when);
+extern bool queue_meter_peek(const QueueMetering *metering, QueuePosition *first);
 extern bool queue_meter_offer(const QueueMetering *metering, QueueOffer *offer);
+extern bool queue_meter_offer_at(const QueueMetering *metering, QueuePosition place, uint64 *key);
+extern uint32 queue_meter_is_at_front(QueueState *state, QueuePosition position);
+extern bool queue_meter_read_front(QueueState *state, uint32 number, QueuePosition *at);
+extern void queue_meter_move_front(QueueState *state, uint32 number, QueuePosition from, QueuePosition next);
 extern bool queue_meter_advance(QueueState *state, const QueueOffer *offer, QueuePosition next);
 extern QueueTime queue_meter_due(QueueState *state, QueueTime due);
 extern bool queue_meter_is_overdue(const QueueMetering *metering);

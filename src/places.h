@@ -13,14 +13,18 @@
 typedef struct QueuePlaces
 {
 	uint32		count;
+	uint32		out_of;			/* number of the front that it is not in step with */
 	QueuePosition each[QUEUE_PLACES];	/* in order */
 	QueueSpan	more;			/* behind them: there may be others in it */
+	bool		first_is_known;	/* there is one at the first of it */
 } QueuePlaces;
 
-extern void queue_places_add(QueuePlaces *places, QueuePosition position);
-extern bool queue_places_know(const QueuePlaces *places, QueuePosition position);
-extern QueuePosition queue_places_take(QueuePlaces *places, bool *open);
-extern bool queue_places_advance(QueuePlaces *places, QueuePosition from, QueuePosition next);
+extern void queue_places_add(QueuePlaces *places, QueuePosition position, const QueueFront *front);
+extern bool queue_places_know(QueuePlaces *places, QueuePosition position, const QueueFront *front);
+extern QueuePosition queue_places_first(QueuePlaces *places, const QueueFront *front);
+extern bool queue_places_take(QueuePlaces *places, const QueueFront *front, QueuePosition *first, bool *open);
+extern bool queue_places_advance(QueuePlaces *places, QueuePosition from, QueuePosition next,
+								 const QueueFront *front);
 
 static inline bool
 queue_places_are_none(const QueuePlaces *places)
@@ -32,6 +36,8 @@ static inline void
 queue_places_clear(QueuePlaces *places)
 {
 	places->count = 0;
+	places->out_of = 0;
+	places->first_is_known = false;
 	queue_span_clear(&places->more);
 }
 

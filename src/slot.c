@@ -550,6 +550,14 @@ queue_slot_reserve(QueueState *state, uint32 wanted)
 	return reserved_count;
 }
 
+/* The same, but only if none is at hand. */
+void
+queue_slot_reserve_more(QueueState *state, uint32 wanted)
+{
+	if (reserved_for != state || reserved_used == reserved_count)
+		queue_slot_reserve(state, wanted);
+}
+
 /* Take one that is at hand, or get one; false if there is none. */
 bool
 queue_slot_use_reserved(QueueState *state, uint32 *slot, pg_uuid_t *receipt)

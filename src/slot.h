@@ -123,6 +123,7 @@ typedef struct QueueSlot
 extern const QueueShmemPart queue_slot_shmem;
 
 extern uint32 queue_slot_reserve(QueueState *state, uint32 wanted);
+extern void queue_slot_reserve_more(QueueState *state, uint32 wanted);
 extern bool queue_slot_use_reserved(QueueState *state, uint32 *slot, pg_uuid_t *receipt);
 extern void queue_slot_make_receipt(uint32 slot, pg_uuid_t *receipt);
 extern void queue_slot_return_reserved(void);

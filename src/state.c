@@ -140,6 +140,7 @@ reset(QueueState *state, Oid database, int32 id)
 	pg_atomic_init_u32(&state->definition, 0);
 	pg_atomic_init_u32(&state->inexact, 1);
 	state->metered = false;
+	state->front = (QueueFront) {0};
 	state->first_ready_meter = state->last_ready_meter = QUEUE_NONE;
 	state->meter_heap = (pairingheap) {0};
 	pg_atomic_init_u32(&state->meters_ready, 0);

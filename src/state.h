@@ -46,6 +46,18 @@ typedef enum QueueCounter
 /* Totals of the past, for rates: one sample each ten seconds. */
 #define QUEUE_RATE_SAMPLES 7
 
+/*
+ * Up to where pages were gone through for all keys together that wait (places.c); positions as
+ * in key.h.
+ */
+typedef struct QueueFront
+{
+	uint32		number;			/* 0: there is none */
+	uint64		from;			/* where it began */
+	uint64		at;				/* the next page */
+	uint32		apart;			/* spans in a row that it did not go on to */
+} QueueFront;
+
 typedef struct QueueState
 {
 	/* under the roster lock, exclusive to change */
@@ -87,6 +99,7 @@ typedef struct QueueState
 	pg_atomic_uint64 counters[QUEUE_COUNTERS];
 
 	/* what waits for room (meter.c): its own lock to change */
+	QueueFront	front;
 	bool		metered;		/* leases are counted */
 	uint32		first_ready_meter;
 	uint32		last_ready_meter;

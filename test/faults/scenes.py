@@ -268,6 +268,21 @@ class DequeueForgotten(Dequeue):
         stage.forget("plain")
 
 
+class DequeueInTurns(Scene):
+    """Keys take turns, and the page is not due for what waits for its own."""
+    name = "dequeue, fair share"
+    queues = {"fair": {"fair_share": True}}
+    messages = ("a", "b", "c")
+
+    def prepare(self, stage):
+        for key, tag in zip("yxyx", ("p",) + self.messages):
+            stage.enqueue("fair", tag, key=key)
+        stage.helper("SELECT queue.ack(receipt) FROM queue.dequeue('fair')")
+
+    def statements(self, stage):
+        yield "SELECT * FROM queue.dequeue('fair', 2)",
+
+
 class DequeueAlone(Dequeue):
     """Its lease outlives the statement, so a fault after the claim is the one that gives it back."""
     name = "dequeue without a transaction"
@@ -1309,7 +1324,7 @@ class RejectBesideEnqueue(Race):
 
 SESSIONS = [
     Enqueue, EnqueueFresh, EnqueueForgotten, EnqueueOptions, EnqueueBatch, EnqueueOnce, EnqueueBytes, EnqueueToast, Insert, Copy, Restore,
-    RollOver, Dequeue, DequeueFresh, DequeueForgotten, DequeueAlone, DequeueToast, DequeueSegments, DequeueEmpty,
+    RollOver, Dequeue, DequeueInTurns, DequeueFresh, DequeueForgotten, DequeueAlone, DequeueToast, DequeueSegments, DequeueEmpty,
     DequeueExpiredLease, DequeueCooling, DequeueExpired, DequeueLast, Pop, RolledBack, Wait, WaitReady, WaitPaused,
     Ack, AckFresh, AckUnique, AckBatch, TryAck, AckToast, Nack, NackToast, NackBatch, NackDead, Reject, RejectAgain,
     Release, Extend, ExtendLate, Cancel, Delete, Purge, PurgeLeased, PurgeToast, Peek, Watch,

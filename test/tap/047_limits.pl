@@ -9,6 +9,7 @@ use lib "$FindBin::RealBin/lib";
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use QueueTest;
+use List::Util qw(sum);
 use Test::More;
 
 my $node = new_node('main', conf => "queue.worker_interval = '100ms'\nqueue.recheck_interval = '100ms'\nmax_prepared_transactions = 5");
@@ -142,6 +143,20 @@ $node->restart;
 is(query(q{SELECT count(DISTINCT key) FROM queue.pop('turns', 301)}), '301', 'and after a restart');
 consume('turns', 8, 3);
 is(query(q{SELECT ready + leased + failed FROM queue.stats WHERE queue = 'turns'}), '0', 'all came');
+
+# A turn looks where its key has something, though the key's next message is a hundred pages
+# from the last, and remembers few of them.
+query(q{
+	SELECT queue.create('wide', '{"fair_share": true, "max_attempts": 0}');
+	SELECT count(queue.enqueue('wide', to_jsonb(repeat('x', 700)), key => 'k' || n % 1000)) FROM generate_series(1, 12000) n;
+	SELECT count(*) FROM queue.pop('wide', 7500);
+});
+my $plans = query(join("\n", map { "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM queue.dequeue('wide');" } 1 .. 100));
+my @buffers = $plans =~ /"Plan": \{.*?"Shared Hit Blocks": (\d+)/gs;
+is(scalar(@buffers), 100, 'a hundred turns');
+cmp_ok(sum(@buffers) / 100, '<', 10, 'each looks at a few pages');
+is(query(q{SELECT count(DISTINCT key) FROM queue.leases JOIN queues.wide USING (id) WHERE queue = 'wide'}), '100', 'for another key');
+is(take_all($node, 'wide', 'count(queue.ack(receipt))'), '4400', 'and all the others are there');
 
 # ----- who waits is woken by an end of any kind
 
