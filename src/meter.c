@@ -816,7 +816,8 @@ queue_meter_offer(const QueueMetering *metering, QueueOffer *offer)
 		if (found)
 		{
 			offer->key = meter->hash;
-			offer->front = offer->open && metering->fair ? find_front(state, offer->first) : 0;
+			/* Who asks for one key asks no others, so the front would not move. */
+			offer->front = offer->open && metering->fair && metering->only == 0 ? find_front(state, offer->first) : 0;
 			offer->until = offer->first < state->front.at ? state->front.at : QUEUE_POSITION_NONE;
 		}
 		/* Others before its next one, unless it has more than that left. */
