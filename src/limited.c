@@ -151,6 +151,12 @@ look_at(QueueState *state, const QueueOffer *offer)
 		next = last + 1 < pages ? QUEUE_POSITION(rank, last + 1) : QUEUE_POSITION(rank + 1, 0);
 	if (offer->open && !queue_meter_advance(state, offer, next))
 		return;
+	/* What has come behind the last page is passed over with it. */
+	if (is_there && QUEUE_POSITION_RANK(next) != rank)
+	{
+		pages = pg_atomic_read_u32(&segment->pages);
+		last = Max(last, pages);
+	}
 	if (page < pages)
 		queue_map_lower_range(segment, page, Min(last, pages - 1), 0);
 }
@@ -223,9 +229,19 @@ gather_turns(QueueClaim *claim, const QueueOffer *offer)
 	return n;
 }
 
+/* Have pages looked at that have come behind the last one of a segment while it was left. */
+static void
+look_behind(QueueSegment *segment, BlockNumber end)
+{
+	BlockNumber pages = pg_atomic_read_u32(&segment->pages);
+
+	if (end < pages)
+		queue_map_lower_range(segment, end, pages - 1, 0);
+}
+
 /* Where the front goes on behind the last page of a segment; false: that may grow, or is the last. */
 static bool
-leave_segment(QueueState *state, uint32 front, QueuePosition at, const QueueSegment *left)
+leave_segment(QueueState *state, uint32 front, QueuePosition at, QueueSegment *left)
 {
 	uint64		rank = QUEUE_POSITION_RANK(at);
 	QueueSegment *segment;
@@ -235,6 +251,7 @@ leave_segment(QueueState *state, uint32 front, QueuePosition at, const QueueSegm
 		!queue_ring_next(state, &rank, QUEUE_TIME_NEVER, &segment, &generation))
 		return false;
 	queue_meter_move_front(state, front, at, QUEUE_POSITION(rank, 0));
+	look_behind(left, QUEUE_POSITION_PAGE(at));
 	return true;
 }
 
@@ -280,8 +297,13 @@ look_along_span(QueueClaim *claim, QueueOffer *offer)
 		CHECK_FOR_INTERRUPTS();
 		queue_slot_reserve_more(state, claim->request->wanted - claim->claimed_count);
 		/* Once it is off the span nothing may fail until it is looked at. */
-		if (!queue_meter_advance(state, offer, next) || !is_there)
+		if (!queue_meter_advance(state, offer, next))
 			break;
+		if (!is_there)
+		{
+			look_behind(claim->visit.segment, QUEUE_POSITION_PAGE(place));
+			break;
+		}
 		if (look_at_place(claim, 1, place) == QUEUE_KEY_TURN_LEFT)
 			return QUEUE_KEY_TURN_LEFT;
 		offer->first = next;

@@ -699,13 +699,16 @@ queue_map_take(QueueSegment *segment, BlockNumber page, QueueTime now, QueueMapH
 	Assert(held.segment == NULL);
 	for (;;)
 	{
+		/* Should it change, what is put back is not of the new one. */
+		uint8		epoch = queue_clock_epoch();
+
 		entry = get_page(segment, page, true);
 		if (entry == NULL)
 			return QUEUE_MAP_NO_MEMORY;
 		word = pg_atomic_read_u64(&entry->word);
 		if (word & BUSY)
 			return QUEUE_MAP_BUSY;
-		if (due_of(word) > packed)
+		if (due_in(epoch, word) > packed)
 			return QUEUE_MAP_NOT_DUE;
 		if (!pg_atomic_compare_exchange_u64(&entry->word, &word,
 											make_word(word | BUSY, DUE_NEVER)))
@@ -714,8 +717,8 @@ queue_map_take(QueueSegment *segment, BlockNumber page, QueueTime now, QueueMapH
 		held.segment = segment;
 		held.page = page;
 		held.entry = entry;
-		held.was_due = unpack_due(due_of(word));
-		held.epoch = queue_clock_epoch();
+		held.was_due = unpack_due(due_in(epoch, word));
+		held.epoch = epoch;
 		if (get_page(segment, page, false) == entry)
 			break;
 		/* The block went to somebody else: what we made busy is not our page. */

@@ -731,11 +731,11 @@ may_be_ready(const QueueMetering *metering)
 
 /* The front that goes on to a span, which may be a new one; 0: none. */
 static uint32
-find_front(QueueState *state, QueuePosition first)
+find_front(QueueState *state, QueuePosition first, bool behind)
 {
 	QueueFront *front = &state->front;
 
-	if (front->number != 0 && (first < front->at || first - front->at >= NEAR_FRONT) &&
+	if (front->number != 0 && (behind || first < front->at || first - front->at >= NEAR_FRONT) &&
 		++front->apart <= APART_FROM_FRONT)
 		return 0;
 	if (front->number == 0 || front->apart > APART_FROM_FRONT)
@@ -791,6 +791,24 @@ next_to_offer(const QueueMetering *metering)
 }
 
 /*
+ * Who looks along a span: the front, or the key alone, up to where the front is, or
+ * with its page if the key has to come into step. Who asks for one key asks no others,
+ * so the front would not move.
+ */
+static void
+describe_offer(const QueueMetering *metering, const QueueMeter *meter, QueueOffer *offer)
+{
+	QueueState *state = metering->state;
+	bool		behind = queue_places_are_behind(&meter->places, &state->front);
+
+	offer->front = offer->open && metering->fair && metering->only == 0 ? find_front(state, offer->first, behind) : 0;
+	if (behind)
+		offer->until = state->front.at + 1;
+	else
+		offer->until = offer->first < state->front.at ? state->front.at : QUEUE_POSITION_NONE;
+}
+
+/*
  * Take the next place where a key waits that can have a message now; the caller
  * has it looked at. With fair share a key goes to the end of the list when it has
  * used up its turn. False: there is none.
@@ -816,9 +834,7 @@ queue_meter_offer(const QueueMetering *metering, QueueOffer *offer)
 		if (found)
 		{
 			offer->key = meter->hash;
-			/* Who asks for one key asks no others, so the front would not move. */
-			offer->front = offer->open && metering->fair && metering->only == 0 ? find_front(state, offer->first) : 0;
-			offer->until = offer->first < state->front.at ? state->front.at : QUEUE_POSITION_NONE;
+			describe_offer(metering, meter, offer);
 		}
 		/* Others before its next one, unless it has more than that left. */
 		end_offer(state, meter, !metering->fair || meter->credit < 2);

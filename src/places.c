@@ -21,15 +21,10 @@ is_in_step(const QueuePlaces *places, const QueueFront *front)
 static void
 settle(QueuePlaces *places, const QueueFront *front)
 {
+	/* Somebody may just have asked on the front's page, so whoever was out of step looks there himself. */
 	if (queue_span_is_empty(&places->more) || places->more.first > front->at)
 		places->out_of = 0;
-	else if (places->more.first == front->at)
-	{
-		/* One that is known may be there because the front has been asked already. */
-		if (!places->first_is_known)
-			places->out_of = 0;
-	}
-	else if (is_in_step(places, front))
+	else if (places->more.first < front->at && is_in_step(places, front))
 	{
 		places->more.first = front->at;
 		places->first_is_known = false;
@@ -123,6 +118,13 @@ queue_places_first(QueuePlaces *places, const QueueFront *front)
 {
 	settle(places, front);
 	return places->count > 0 ? places->each[0] : places->more.first;
+}
+
+/* Whether the key has yet to come to the front, and to look at its page. The span has just been settled. */
+bool
+queue_places_are_behind(const QueuePlaces *places, const QueueFront *front)
+{
+	return front->number != 0 && places->out_of == front->number && places->more.first <= front->at;
 }
 
 /*

@@ -22,6 +22,7 @@ typedef struct QueuePlaces
 extern void queue_places_add(QueuePlaces *places, QueuePosition position, const QueueFront *front);
 extern bool queue_places_know(QueuePlaces *places, QueuePosition position, const QueueFront *front);
 extern QueuePosition queue_places_first(QueuePlaces *places, const QueueFront *front);
+extern bool queue_places_are_behind(const QueuePlaces *places, const QueueFront *front);
 extern bool queue_places_take(QueuePlaces *places, const QueueFront *front, QueuePosition *first, bool *open);
 extern bool queue_places_advance(QueuePlaces *places, QueuePosition from, QueuePosition next,
 								 const QueueFront *front);

@@ -34,7 +34,11 @@ static QueuePlaces keys[KEYS];
 static int	waiting[KEYS][PAGES];
 static bool due[PAGES];
 static QueueFront front;
+static int	busy = -1;			/* the page that is being visited */
+static bool lowered;			/* meanwhile */
 static long counts[STEPS];
+
+static void meanwhile(void);
 
 static int
 below(int n)
@@ -56,11 +60,13 @@ static void
 visit(int page, int taker)
 {
 	bool		breaks_off = below(16) == 0;
-	bool		at_front = front.number != 0 && front.at == (QueuePosition) page;
+	unsigned	number = front.at == (QueuePosition) page ? front.number : 0;
 	int			first = below(KEYS);
 
 	due[page] = false;
 	counts[STEP_VISIT]++;
+	busy = page;
+	lowered = false;
 	for (int i = 0; i < KEYS; i++)
 	{
 		int			key = (first + i) % KEYS;
@@ -75,25 +81,35 @@ visit(int page, int taker)
 			waiting[key][page]--;
 		if (waiting[key][page] > 0)
 		{
-			counts[STEP_IN_STEP] += at_front && keys[key].more.first == front.at;
+			counts[STEP_IN_STEP] += number != 0 && keys[key].more.first == front.at;
 			queue_places_add(&keys[key], page, &front);
 		}
-		/* Meanwhile somebody else looks whose turn it is. */
-		queue_places_first(&keys[key], &front);
+		queue_places_first(&keys[below(KEYS)], &front);
+		if (below(8) == 0)
+			meanwhile();
 	}
 #ifndef BROKEN_NOT_THERE
-	if (at_front && front.at == (QueuePosition) page)
+	if (number != 0 && front.number == number && front.at == (QueuePosition) page)
 #else
 	if (front.number != 0 && front.at <= (QueuePosition) page)
 #endif
 		front.at = page + 1;
+	due[page] |= lowered;
+	busy = -1;
 }
 
-/* Look for one key on a page, due or not. */
+/* Look for one key on a page, due or not. A page that is held is made due, and so is one that other keys have to be asked on. */
 static void
 look(int key, int page)
 {
 	if (page >= PAGES)
+		return;
+	if (page == busy)
+	{
+		lowered = true;
+		return;
+	}
+	if (due[page] && busy >= 0)
 		return;
 	if (due[page])
 	{
@@ -106,12 +122,29 @@ look(int key, int page)
 		queue_places_add(&keys[key], page, &front);
 }
 
+/* Look for a key along its span. */
+static void
+walk(int key, QueuePosition first, bool behind)
+{
+	QueuePosition until = first < front.at ? front.at : QUEUE_POSITION_NONE;
+
+	if (behind)
+		until = front.at + 1;
+	for (int i = below(8); i >= 0 && first < until; i--)
+	{
+		if (!queue_places_advance(&keys[key], first, first + 1, &front))
+			break;
+		look(key, first++);
+	}
+	counts[STEP_WALK]++;
+}
+
 static void
 give_turn(int key)
 {
 	QueuePosition first;
-	QueuePosition until;
 	bool		open;
+	bool		behind;
 
 	if (!queue_places_take(&keys[key], &front, &first, &open))
 		return;
@@ -121,29 +154,34 @@ give_turn(int key)
 		look(key, first);
 		return;
 	}
+	behind = queue_places_are_behind(&keys[key], &front);
 	if (front.number == 0 || below(40) == 0)
 	{
+		behind = false;
 		front.number++;
 		front.from = front.at = first;
 		counts[STEP_NEW_FRONT]++;
 	}
-	if (first >= front.at && first - front.at < 16)
+	/* While a page is held, nobody else moves the front. */
+	if (busy >= 0 || behind || first < front.at || first - front.at >= 16)
 	{
-		counts[STEP_FRONT]++;
-		for (int i = below(6); i >= 0 && front.at < PAGES; i--)
-			visit(front.at, i == 0 ? key : -1);
-		if (front.at >= PAGES)
-			queue_places_advance(&keys[key], first, PAGES, &front);
+		walk(key, first, behind);
 		return;
 	}
-	counts[STEP_WALK]++;
-	until = first < front.at ? front.at : QUEUE_POSITION_NONE;
-	for (int i = below(8); i >= 0 && first < until; i--)
-	{
-		if (!queue_places_advance(&keys[key], first, first + 1, &front))
-			break;
-		look(key, first++);
-	}
+	counts[STEP_FRONT]++;
+	for (int i = below(6); i >= 0 && front.at < PAGES; i--)
+		visit(front.at, i == 0 ? key : -1);
+	/* What is passed over at the end is looked at again. */
+	if (front.at >= PAGES && queue_places_advance(&keys[key], first, PAGES, &front))
+		for (; first < PAGES; first++)
+			due[first] = true;
+}
+
+/* While a page is held, others have their turns. */
+static void
+meanwhile(void)
+{
+	give_turn(below(KEYS));
 }
 
 /* Somebody who takes nothing has the page not due for what its keys know. */
