@@ -711,7 +711,7 @@ see_tuple(HeapTuple tuple, QueueTupleFate fate, void *arg)
 		return true;
 	if (held != QUEUE_HELD_NOT && held != QUEUE_HELD_CLAIMABLE)
 		return true;
-	/* When others are due, the page was, and their keys know of it. */
+	/* The page was not due for the others, so their keys know of them, or its due does. */
 	if (claim->turns > 0 && !has_turn(claim, metered_key(claim, tuple)))
 		return true;
 	claim->saw_all = consider(claim, tuple);

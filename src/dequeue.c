@@ -421,25 +421,12 @@ asks_again(const QueueClaim *claim, const BusyPage *busy, bool ok, bool *asked)
 	return true;
 }
 
-/*
- * Claim up to the wanted number of messages. The array has room for them; the
- * tuples are copies that may still point to values stored out of line.
- */
-int
-queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueClaimed *claimed)
+/* Not all of it is set to zero: most is tables of a page, made anew with each. */
+static QueueClaim *
+begin_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueClaimed *claimed)
 {
 	QueueClaim *claim = palloc(sizeof(QueueClaim));
-	BusyPage	busy;
-	bool		looked_again = false;
-	bool		asked_again = false;
-	bool		made_room = false;
-	bool		ok;
-	bool		lacks_keys;
-	bool		lacks_slots;
-	int			n;
 
-	queue_ring_load(request->def->state);
-	queue_pending_reserve(request->wanted);
 	claim->request = request;
 	claim->snapshot = snapshot;
 	claim->claimed = claimed;
@@ -453,9 +440,30 @@ queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueCl
 	claim->ordered = request->def->options.ordered;
 	claim->order.lacks_keys = claim->order.chosen = false;
 	claim->turns = 0;
-	busy.segment = NULL;
 	claim->rounds = 0;
 	claim->timed_first = false;
+	return claim;
+}
+
+/*
+ * Claim up to the wanted number of messages. The array has room for them; the
+ * tuples are copies that may still point to values stored out of line.
+ */
+int
+queue_dequeue_claim(const QueueClaimRequest *request, Snapshot snapshot, QueueClaimed *claimed)
+{
+	QueueClaim *claim = begin_claim(request, snapshot, claimed);
+	BusyPage	busy = {NULL};
+	bool		looked_again = false;
+	bool		asked_again = false;
+	bool		made_room = false;
+	bool		ok;
+	bool		lacks_keys;
+	bool		lacks_slots;
+	int			n;
+
+	queue_ring_load(request->def->state);
+	queue_pending_reserve(request->wanted);
 	if (!queue_limited_begin(claim))
 	{
 		pfree(claim);
